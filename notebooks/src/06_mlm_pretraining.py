@@ -1,0 +1,505 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 06 MLM 预训练
+#
+# **这一本只回答一个问题：怎样预训练一个中文 BERT？**
+#
+# **学习目标**
+#
+# 1. 亲手写出掩码语言模型（masked language model，MLM）的「80/10/10」遮盖和它的损失，并与库的结果对上。
+# 2. 用 Hugging Face 的 Trainer 把一个小 BERT 从随机权重练到会填空。
+# 3. 会给损失找参照：均匀猜测、一元模型。没有参照的损失，只是一个孤零零的数。
+# 4. 说得出模型学会了什么：数字、标点、人名，哪一类容易，哪一类难。
+#
+# **先修**：02（字符词元）、03（自注意力）。
+#
+# **用时**：两核 CPU 约 5 分钟（其中训练约 3 分钟），GPU 约 3 分钟（模型大得多）。
+
+# %%
+import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
+from utils.environment import start
+lesson = start("06_mlm_pretraining")          # 换预设：start("06_mlm_pretraining", preset="smoke")
+
+# %% [markdown]
+# 预设（preset）是一套成套的大小：模型几层、多宽，练多少步。下面这几个数决定了这一本要跑多久。
+# 想改哪一项，就在上一格写哪一项，比如 `start("06_mlm_pretraining", mlm_steps=1000)`。
+
+# %%
+preset, device = lesson.preset, lesson.device
+print(preset)
+
+# %% [markdown]
+# ## 1 语料：先看看要读什么
+#
+# 课程自带的语料是一批虚构的地方新闻，每篇有标题、导语和正文。它由一套写明了概率的语法生成，
+# 所以「最好的模型能好到什么程度」是算得出来的，08 会用到这一点。
+
+# %%
+from utils.corpus import load_corpus
+
+corpus = load_corpus("bundled", n_docs=preset.n_docs)
+for doc in corpus["train"].select(range(2)):
+    print(f"【{doc['category']}】{doc['title']}\n导语：{doc['intro']}\n正文：{doc['body']}\n")
+
+# %% [markdown]
+# 正文里有不少东西导语里已经写过：地名、人名、数字。一个好的填空模型应当学会回头去找。
+#
+# ## 2 分词器：一个字一个词元
+#
+# 02 比较过各种粒度。这里用最朴素的一种：一个字符一个词元（token），数字和标点也各算一个。
+# 词表只从训练集里收集，验证集里没见过的字会变成 `[UNK]`。
+
+# %%
+from utils.tokenization import build_tokenizer
+
+texts = corpus["train"]["intro"][:] + corpus["train"]["body"][:]
+tokenizer = build_tokenizer("char", texts, model_max_length=preset.max_len)
+print(f"词表大小 V = {len(tokenizer)}")
+print(tokenizer.convert_ids_to_tokens(tokenizer("今天是个好天气")["input_ids"]))
+
+# %% [markdown]
+# 每篇文档排成一条序列：`[CLS] 导语 [SEP] 正文 [SEP]`。导语和正文放在一起，模型才有机会学会前后对照。
+# `encode_docs` 只是把这件事对每一篇做一遍。
+
+# %%
+from utils.training import encode_docs
+
+encoded = {split: encode_docs(docs, tokenizer, preset.max_len) for split, docs in corpus.items()}
+example = encoded["train"][0]["input_ids"]
+print(f"训练集 {len(encoded['train'])} 篇，第一篇 {len(example)} 个词元")
+print("".join(tokenizer.convert_ids_to_tokens(example))[:60], "…")
+
+# %% [markdown]
+# 一批里的序列要补到一样长，补的 `[PAD]` 全是白算。把长短相近的排进同一批（按长度分桶），浪费就少了。
+# 先看长度怎么分布：
+
+# %%
+import matplotlib.pyplot as plt
+
+fig, ax = plt.subplots(figsize=(7, 2.6))
+ax.hist(encoded["train"]["length"][:], bins=40)
+_ = ax.set(title="一条序列有多长", xlabel="长度（词元）", ylabel="文档数")
+
+# %% [markdown]
+# ## 3 目标：盖住几个字，让模型猜
+#
+# BERT 的做法（Devlin 等，2019）：每个词元以 15% 的概率被选中。选中的里面，80% 换成 `[MASK]`，10% 换成一个随机词元，
+# 10% 保持原样。为什么不全换成 `[MASK]`？因为用模型的时候没有 `[MASK]`；留下一些真字和错字，
+# 模型就不敢只在看见 `[MASK]` 时才动脑筋。
+#
+# 用 $m_i\in\{0,1\}$ 表示位置 $i$ 是否被选中，$\tilde{x}$ 是盖过的序列，损失只算被选中的位置：
+#
+# $$\mathcal{L}=-\frac{1}{\sum_i m_i}\sum_i m_i\,\log p_\theta(x_i\mid \tilde{x})$$
+
+# %%
+import torch
+
+def mask_tokens(ids, special, vocab_size, mask_id, generator, probability=0.15):
+    labels = ids.clone()                                                  # (B, T)
+    chosen = (torch.rand(ids.shape, generator=generator) < probability) & ~special
+    labels[~chosen] = -100                                                # 没选中的不算损失
+    dice = torch.rand(ids.shape, generator=generator)
+    masked = ids.clone()
+    masked[chosen & (dice < 0.8)] = mask_id                               # 80%
+    swap = chosen & (dice >= 0.8) & (dice < 0.9)                          # 10%
+    masked[swap] = torch.randint(vocab_size, (int(swap.sum()),), generator=generator)
+    return masked, labels                                                 # 余下 10% 保持原样
+
+# %% [markdown]
+# 在一篇文档上试一次。下面一行里，`□` 是 `[MASK]`，方括号里是被换掉的随机字。
+
+# %%
+ids = torch.tensor([example])                                             # (1, T)
+special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+generator = torch.Generator().manual_seed(lesson.seed)
+masked, labels = mask_tokens(ids, special, len(tokenizer), tokenizer.mask_token_id, generator)
+shown = ["□" if m == tokenizer.mask_token_id else t if m == i else f"【{t}】" for i, m, t in
+         zip(ids[0], masked[0], tokenizer.convert_ids_to_tokens(masked[0]), strict=True)]
+print("".join(shown))
+
+# %% [markdown]
+# 写得对不对，一看频率就知道。把手写的和库里的 `DataCollatorForLanguageModeling` 各跑几百篇，比较四个比例：
+# 选中的占多少，选中的里面换成 `[MASK]`、换成随机字、保持原样的各占多少。
+
+# %%
+def shares(original, masked, labels):
+    chosen = labels != -100
+    is_mask, same = masked == tokenizer.mask_token_id, masked == original
+    return [chosen.float().mean().item(), *(is_mask[chosen].float().mean().item(),
+            (~is_mask & ~same)[chosen].float().mean().item(), same[chosen].float().mean().item())]
+
+def flat(rows):                                                           # 去掉特殊词元，接成一长条
+    ids = torch.cat([torch.tensor(row) for row in rows])
+    return ids[~torch.isin(ids, torch.tensor(tokenizer.all_special_ids))][None]
+
+many = flat(encoded["train"]["input_ids"][:400])                          # (1, N)
+by_hand = shares(many, *mask_tokens(many, torch.zeros_like(many, dtype=torch.bool), len(tokenizer),
+                                    tokenizer.mask_token_id, generator))
+
+# %% [markdown]
+# 上面是手写的，下面是库的。四个比例应当都在 0.15、0.8、0.1、0.1 附近（换成随机字时偶尔会抽中原字，所以略有出入）。
+
+# %%
+from transformers import DataCollatorForLanguageModeling
+
+library = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15, seed=lesson.seed)
+batch = library([{"input_ids": many[0]}])
+by_library = shares(many, batch["input_ids"], batch["labels"])
+for name, a, b in zip(["选中", "[MASK]", "随机字", "原样"], by_hand, by_library, strict=True):
+    print(f"{name:　<6} 手写 {a:.3f}   库 {b:.3f}")
+assert all(abs(a - b) < 0.02 for a, b in zip(by_hand, by_library, strict=True))
+
+# %% [markdown]
+# ## 4 模型：随机权重的 BERT
+#
+# 类名要选对：做 MLM 用 `BertForMaskedLM`。网上不少教程误用了 `BertLMHeadModel`，它会在内部把标签错开一位，
+# 于是「盖住的字」被当成「下一个字」来学。
+
+# %%
+from transformers import BertForMaskedLM
+from utils.training import bert_config
+
+config = bert_config(preset, tokenizer)
+model = BertForMaskedLM(config).to(device)
+print(f"{config.num_hidden_layers} 层 × {config.hidden_size} 维 × {config.num_attention_heads} 头，"
+      f"参数 {sum(p.numel() for p in model.parameters()) / 1e6:.2f} 百万")
+
+# %% [markdown]
+# 还有一件小事：位置嵌入的起点。随机起点里，第 5 格和第 6 格毫无关系，模型要练很久才认得出「左边那个字」。
+# 用正弦波当起点（Vaswani 等，2017），相邻的位置一开始就相近，之后照样参加训练：
+#
+# $$P_{t,2i}=\sin\frac{t}{10000^{2i/D}},\qquad P_{t,2i+1}=\cos\frac{t}{10000^{2i/D}}$$
+
+# %%
+T, D = config.max_position_embeddings, config.hidden_size
+angle = torch.arange(T)[:, None] / 10000 ** (torch.arange(0, D, 2) / D)   # (T, D/2)
+waves = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)        # (T, D)
+waves *= config.initializer_range * 2 ** 0.5                              # 幅度与随机起点相同
+
+# %% [markdown]
+# 这几行收在 `set_positions` 里。用上它，再确认两者相等：
+
+# %%
+from utils.training import set_positions
+
+set_positions(model)
+torch.testing.assert_close(model.bert.embeddings.position_embeddings.weight.detach().cpu(), waves)
+
+# %% [markdown]
+# 损失也自己算一遍。模型给出 logits $(B, T, V)$，在被选中的位置取 $\log\operatorname{softmax}$，挑出正确答案那一项，取负号求平均：
+
+# %%
+batch = {k: v.to(device) for k, v in dict(library([{"input_ids": example}])).items()}
+with torch.no_grad():
+    output = model.eval()(**batch)
+log_p = output.logits.log_softmax(dim=-1)                                 # (B, T, V)
+at = batch["labels"] != -100                                              # (B, T)
+loss = -log_p[at].gather(-1, batch["labels"][at][:, None]).mean()         # 标量
+torch.testing.assert_close(loss, output.loss)
+print(f"手写 {loss:.4f}，库 {output.loss:.4f}")
+
+# %% [markdown]
+# ## 5 先立参照，再谈好坏
+#
+# 损失 5.0 好不好？要看和谁比。两条最便宜的参照：
+#
+# - **均匀猜测**：每个字概率都是 $1/V$，损失 $\ln V$。
+# - **一元模型**(unigram)：不看上下文，只按训练集里的字频猜。
+#
+# 任何声称「学到了上下文」的模型，都必须明显低于一元模型。
+
+# %%
+from utils.baselines import unigram_nats, uniform_nats
+
+baselines = {"均匀猜测": uniform_nats(len(tokenizer)),
+             "一元模型": unigram_nats(encoded["train"]["input_ids"][:], encoded["validation"]["input_ids"][:],
+                                      len(tokenizer))}
+for name, nats in baselines.items():
+    print(f"{name}：{nats:.3f} 奈特/词元")
+
+# %% [markdown]
+# 评估用固定的一批：同样的文档、同样的遮盖，训练前后的数才可比。随机权重的模型果然离均匀猜测不远：
+
+# %%
+from utils.training import evaluate, fixed_batches, mlm_collator
+
+held = fixed_batches(encoded["validation"], mlm_collator(tokenizer, seed=lesson.seed), preset.eval_docs)
+before = evaluate(model, held, shift=False)
+print(f"训练前：损失 {before[0]:.3f} 奈特/词元，准确率 {before[1]:.1%}")
+
+# %% [markdown]
+# ## 6 训练
+#
+# 训练交给 Hugging Face 的 Trainer。下面每一项都值得知道为什么：
+#
+# - `train_sampling_strategy="group_by_length"`：按长度分桶，少算填充。
+# - `learning_rate`、`warmup_steps`、`linear`：先用一成的步数升温，再线性降到 0。小模型受得起较大的学习率。
+# - `optim="adamw_torch_fused"`：AdamW 的一次更新合成一次调用，更快。
+# - `max_grad_norm=1.0`：梯度太大时按比例缩小，防止一步走飞。
+
+# %%
+from transformers import Trainer, TrainingArguments
+
+args = TrainingArguments(
+    output_dir=str(lesson.outputs / "trainer"), max_steps=preset.mlm_steps,
+    per_device_train_batch_size=preset.batch_size, learning_rate=preset.lr, lr_scheduler_type="linear",
+    warmup_steps=max(1, preset.mlm_steps // 10), weight_decay=0.01, max_grad_norm=1.0,
+    optim="adamw_torch" if device.type == "mps" else "adamw_torch_fused",
+    train_sampling_strategy="group_by_length", length_column_name="length", remove_unused_columns=False,
+    bf16=device.type == "cuda", use_cpu=device.type == "cpu", seed=lesson.seed, data_seed=lesson.seed,
+    logging_steps=max(1, preset.mlm_steps // 50), save_strategy="no", report_to="none", disable_tqdm=True,
+    dataloader_pin_memory=device.type == "cuda")
+
+# %% [markdown]
+# 以后的 notebook 不再重抄这一段，直接用 `utils.training.training_arguments`。先确认两者一字不差：
+
+# %%
+from utils.training import training_arguments
+
+packaged = training_arguments(lesson.outputs / "trainer", preset.mlm_steps, preset, device, lesson.seed)
+different = {k for k, v in args.to_dict().items() if packaged.to_dict()[k] != v}
+assert not different, f"这些设置不一样：{different}"
+
+# %% [markdown]
+# 开始训练。进度条下面的曲线会随着评估更新；想提前停，按工具栏上的停止按钮，已经学到的不会丢。
+#
+# `train` 只做三件事：建 `Trainer(model=…, args=…, train_dataset=…, data_collator=…)`，挂上记录损失和画进度的回调
+# （callback），调用 `trainer.train()`。
+#
+# 训练时遮盖率用 `preset.mask_rate`，比 BERT 的 15% 高：同样一条序列，目标多一倍，小模型在短时间里学得更快
+# （Wettig 等，2023 也发现 15% 不是必须的）。评估仍按 15%，好与别人的数比较。
+
+# %%
+from utils.training import train
+
+history = train(model, encoded["train"], mlm_collator(tokenizer, preset.mask_rate), args,
+                lambda m: evaluate(m, held, shift=False), baselines)
+if history.interrupted:
+    print("训练被打断，下面的数字是打断时的水平。")
+
+# %% [markdown]
+# 曲线常有一段「平台」：损失先掉到一元模型附近停住，过一会儿才继续往下走。停住的那一段，模型只学会了字频；
+# 再往下走，才是学会了看上下文。
+
+# %%
+from utils.plotting import loss_curve
+
+ax = loss_curve({"训练": (history.steps, history.train_loss), "验证": (history.eval_steps, history.eval_loss)},
+                baselines, "MLM 预训练：被盖住的字，平均多少奈特")
+
+# %% [markdown]
+# 记下最后的结果。准确率的参照是「总猜最常见的那个词元」。
+
+# %%
+from collections import Counter
+
+loss, accuracy = evaluate(model, held, shift=False)
+gold = torch.cat([b["labels"][b["labels"] != -100] for b in held])
+commonest = Counter(gold.tolist()).most_common(1)[0][1] / len(gold)
+print(f"总猜最常见的词元：准确率 {commonest:.1%}")
+lesson.record("MLM 验证损失", loss, "奈特/词元")
+lesson.record("MLM 一元模型基线", baselines["一元模型"], "奈特/词元")
+lesson.record("MLM 验证准确率", accuracy)
+assert loss < baselines["一元模型"] - (0.3 if preset.name == "smoke" else 2.0), "没有明显胜过一元模型：学习没有发生"
+assert accuracy > 2 * commonest
+
+# %% [markdown]
+# ## 7 填空游戏
+#
+# 现在来用它。填空的函数只有几行：编码，找到 `[MASK]` 的位置，取 softmax，排序。
+
+# %%
+def fill(text, k=6):
+    inputs = tokenizer(text, return_tensors="pt", truncation=True).to(device)
+    with torch.no_grad():
+        probabilities = model(**inputs).logits.softmax(dim=-1)[0]         # (T, V)
+    places = (inputs["input_ids"][0] == tokenizer.mask_token_id).nonzero()[:, 0]
+    return [[(tokenizer.convert_ids_to_tokens(int(i)), p.item()) for p, i in
+             zip(*probabilities[place].topk(k), strict=True)] for place in places]
+
+for guesses in fill("今天是个好[MASK]子。"):
+    print("  ".join(f"{token} {p:.1%}" for token, p in guesses))
+
+# %% [markdown]
+# 库里也有现成的 `pipeline("fill-mask")`。两者应当给出同样的字、同样的概率：
+
+# %%
+from transformers import pipeline
+
+oracle = pipeline("fill-mask", model=model, tokenizer=tokenizer, top_k=6)("今天是个好[MASK]子。")
+mine = fill("今天是个好[MASK]子。")[0]
+assert [token for token, _ in mine] == [guess["token_str"] for guess in oracle]
+torch.testing.assert_close([p for _, p in mine], [guess["score"] for guess in oracle], atol=1e-5, rtol=1e-4)
+
+# %% [markdown]
+# 画出来更清楚。取一篇它没见过的文档，盖住正文里的几个字：有的靠固定搭配就能猜，有的得回头看导语。
+
+# %%
+def draw(text, k=6):
+    rows = fill(text, k)
+    if not rows:
+        print("这句话里没有 [MASK]。请把要猜的字换成 [MASK]。")
+        return
+    fig, axes = plt.subplots(1, len(rows), figsize=(min(9, 2.4 * len(rows) + 0.6), 2.6), squeeze=False)
+    for n, (ax, guesses) in enumerate(zip(axes[0], rows, strict=True), 1):
+        tokens, values = zip(*guesses[::-1], strict=True)
+        ax.barh(range(k), values)
+        ax.set_yticks(range(k), tokens)
+        ax.set(title=f"第 {n} 处", xlim=(0, 1), xlabel="概率")
+
+doc = corpus["validation"][0]
+pieces = list(doc["intro"] + "[SEP]" + doc["body"])
+where = [i for i in range(len(doc["intro"]) + 8, len(pieces), 17)][:4]
+question = "".join("[MASK]" if i in where else c for i, c in enumerate(pieces))
+print(question)
+draw(question)
+
+# %% [markdown]
+# 轮到你了。在框里写一句话，把想让模型猜的字换成 `[MASK]`，按回车。
+# （在网页上看这本 notebook 时没有输入框，上面那张图就是它的样子。）
+
+# %%
+import ipywidgets as widgets
+
+box = widgets.Text(value="记者从[MASK][MASK]市获悉，今天[MASK]个大晴天。", continuous_update=False,
+                   description="填空：", layout=widgets.Layout(width="90%"))
+_ = widgets.interact(draw, text=box, k=widgets.IntSlider(6, 2, 12, description="候选："))
+
+# %% [markdown]
+# ## 8 它学会了什么？按词元的种类看
+#
+# 一个总的准确率会骗人：标点太好猜，人名太难猜，混在一起就看不清了。把被盖住的词元分类，训练后的准确率分别是多少？
+# 「导语里有」指正文里被盖住的字在导语里出现过，照理回头一看就知道。
+
+# %%
+import string
+import unicodedata
+
+def kind(token):
+    if token in string.digits:
+        return "数字"
+    return "标点" if unicodedata.category(token[0])[0] in "PS" else "汉字与其他"
+
+groups = Counter(), Counter()
+for batch in held:
+    with torch.no_grad():
+        guess = model(input_ids=batch["input_ids"].to(device),
+                      attention_mask=batch["attention_mask"].to(device)).logits.argmax(-1).cpu()
+    for row, label, g in zip(batch["input_ids"].tolist(), batch["labels"].tolist(), guess.tolist(), strict=True):
+        sep = row.index(tokenizer.sep_token_id) if tokenizer.sep_token_id in row else len(row)
+        for i, y in enumerate(label):
+            if y >= len(tokenizer.all_special_tokens):
+                where = "导语里有" if i > sep and y in row[:sep] else "导语里没有" if i > sep else "在导语中"
+                for name in (kind(tokenizer.convert_ids_to_tokens(y)), f"正文·{where}" if i > sep else where):
+                    groups[0][name] += g[i] == y
+                    groups[1][name] += 1
+
+# %% [markdown]
+# 误差线是 95% 的二项区间半宽 $1.96\sqrt{p(1-p)/n}$：样本越少，越不该把小差别当真。
+
+# %%
+names = sorted(groups[1], key=lambda n: groups[0][n] / groups[1][n])
+p = [groups[0][n] / groups[1][n] for n in names]
+error = [1.96 * (q * (1 - q) / groups[1][n]) ** 0.5 for q, n in zip(p, names, strict=True)]
+fig, ax = plt.subplots(figsize=(7, 2.8))
+ax.barh(names, p, xerr=error, capsize=3)
+ax.axvline(accuracy, color="#555555", linestyle="--", label=f"总体 {accuracy:.2f}")
+ax.set(title="被盖住的词元，猜对的比例", xlabel="准确率", xlim=(0, 1))
+_ = ax.legend(frameon=False)
+
+# %% [markdown]
+# ## 9 词向量的邻居
+#
+# 输入嵌入（embedding）是每个字的一个向量，训练前是随机的。练过之后，用法相近的字会挨到一起。
+# 用余弦相似度 $\cos(u,v)=\dfrac{u\cdot v}{\lVert u\rVert\,\lVert v\rVert}$ 找最近的邻居：
+
+# %%
+E = torch.nn.functional.normalize(model.get_input_embeddings().weight.detach().cpu(), dim=-1)   # (V, D)
+
+def neighbours(token, k=8):
+    similarity = E @ E[tokenizer.convert_tokens_to_ids(token)]            # (V,)
+    return [tokenizer.convert_ids_to_tokens(int(i)) for i in similarity.topk(k + 1).indices[1:]]
+
+for token in "3王月。市":
+    print(token, "→", " ".join(neighbours(token)))
+
+# %% [markdown]
+# 数字的邻居多半是数字，姓的邻居多半是姓。没有人告诉过模型什么是数字、什么是姓，它只是被迫猜了许多次空。
+#
+# 把这件事也量一量：数字的近邻里，有几成是数字？若嵌入是随机的，期望只有「数字的个数 ÷ V」。
+
+# %%
+digits = [d for d in string.digits if d in tokenizer.get_vocab()]
+share = sum(n in string.digits for d in digits for n in neighbours(d, 9)) / (9 * len(digits))
+print(f"随机嵌入的期望：{(len(digits) - 1) / len(tokenizer):.3f}")
+lesson.record("数字的近邻里数字的比例", share)
+assert share > 0.2, "数字没有聚到一起：嵌入还没有学到用法"
+
+# %% [markdown]
+# ## 10 存起来
+#
+# 权重存成 safetensors，分词器和它放在一起。08 会从这里接着练；你没跑过这一本，08 就用课程附带的检查点。
+
+# %%
+from utils.checkpoints import save_checkpoint
+
+folder = save_checkpoint(model, tokenizer, lesson.outputs / "mlm",
+                         {"steps": history.eval_steps[-1], "validation_nats": loss, "validation_accuracy": accuracy})
+print("已存好：", "、".join(sorted(path.name for path in folder.iterdir())))
+
+# %% [markdown]
+# ## 小结
+#
+# - MLM：随机选 15% 的词元，80% 盖住、10% 换错、10% 不动，只在选中的位置算交叉熵。手写的和库的一致。
+# - 损失要和参照比：低于一元模型，才说明学到了上下文。
+# - 总准确率之下藏着很不一样的几类；标点、固定搭配先学会，人名要靠回头看导语。
+# - 嵌入没有被直接教过，却把用法相近的字排在了一起。
+#
+# ## 练习
+#
+# **1. 预测一下（★,3 分钟）** 把训练的遮盖率提到 60%，验证损失（仍按 15% 遮盖评估）会变高还是变低？先写下你的猜测，
+# 再把训练那一格的 `preset.mask_rate` 改成 0.6，重新建模、训练。
+#
+# <details><summary>参考答案</summary>
+#
+# 一条序列给出的目标多了一倍，但可看的上下文只剩四成：训练时的题目比考试时难得多，很多字从残缺的上下文里根本推不出来。
+# 要点不是记住哪个方向，而是：评估时的遮盖率必须固定，否则两个损失不可比。把你测到的两个数写在一起。
+#
+# </details>
+#
+# **2. 改一个实验（★★,8 分钟）** 只用导语、不用正文训练（`encode_docs` 之后截断到第一个 `[SEP]`）,
+# 「正文·导语里有」这一类的准确率会怎样？为什么？
+#
+# <details><summary>参考答案</summary>
+#
+# 只读导语的模型没见过「后文重复前文」这种结构，也就没有理由学会回头找；这一类会跌到和「导语里没有」差不多。
+# 它说明能力来自数据里的结构，不是来自模型的形状。
+#
+# </details>
+#
+# **3. 找错（★★,5 分钟）** 有人把 `labels[~chosen] = -100` 写漏了。损失会变高还是变低？模型会学成什么？
+#
+# <details><summary>参考答案</summary>
+#
+# 损失会低得可疑：85% 的位置没有被盖，答案就在输入里，照抄即可。模型把力气花在照抄上，填空反而学得慢。
+# 「损失低」不等于「学得好」，先问一句：它在算哪些位置？
+#
+# </details>
+#
+# ## 延伸阅读
+#
+# - Devlin, Chang, Lee, Toutanova(2019)BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding.
+# - Cui, Che, Liu, Qin, Yang(2021)Pre-Training with Whole Word Masking for Chinese BERT.
+# - Wettig, Gao, Zhong, Chen(2023)Should You Mask 15% in Masked Language Modeling?

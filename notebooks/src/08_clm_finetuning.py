@@ -1,0 +1,346 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 08 CLM 微调
+#
+# **这一本只回答一个问题：怎样教一个会填空的模型从导语写出正文？**
+#
+# **学习目标**
+#
+# 1. 把 MLM 检查点变成因果解码器（causal decoder）：权重不变，只换注意力掩码和标签。
+# 2. 说清「一条序列、提示不计损失」的标签怎么做，并亲手算一遍损失。
+# 3. 会用「改动未来」的办法检查模型有没有偷看。
+# 4. 把损失放在一元、二元模型和语料下限之间评判，再用事实核对看它写得真不真。
+#
+# **先修**：03（因果掩码）、06（MLM 预训练）。
+#
+# **用时**：两核 CPU 约 5 分钟（大半在训练）。
+
+# %%
+import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
+from utils.environment import start
+lesson = start("08_clm_finetuning")           # 换预设：start("08_clm_finetuning", preset="smoke")
+
+# %% [markdown]
+# 先取来 06 的检查点。你跑过 06，用的就是你自己的；没跑过，就用课程附带的。下面会说明是哪一种。
+
+# %%
+import torch
+from transformers import BertForMaskedLM, BertLMHeadModel
+from utils.checkpoints import find_checkpoint, load_checkpoint
+
+preset, device = lesson.preset, lesson.device
+mlm, tokenizer, source = load_checkpoint("mlm", BertForMaskedLM, preset=preset)
+print(source)
+
+# %% [markdown]
+# ## 1 同一副权重，两种用法
+#
+# `BertForMaskedLM` 左右都看，猜被盖住的字；因果语言模型（causal language model，CLM）只看左边，猜下一个字：
+#
+# $$p(x)=\prod_{t=1}^{T}p_\theta(x_t\mid x_{<t})$$
+#
+# 两者的层一模一样，差别只有两处：注意力掩码（mask），以及标签错开一位。所以检查点可以原样装进
+# `BertLMHeadModel`，一个权重都不缺、也不多：
+
+# %%
+folder, _ = find_checkpoint("mlm", preset)
+model, report = BertLMHeadModel.from_pretrained(folder, is_decoder=True, local_files_only=True,
+                                                dtype=torch.float32, output_loading_info=True)
+model.loss_type = "ForCausalLM"               # 库认不出这个类用哪种损失；写明它，就不会有警告
+print({name: report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys")})
+assert not report["missing_keys"] and not report["unexpected_keys"]
+
+# %% [markdown]
+# ## 2 它会不会偷看？
+#
+# `is_decoder=True` 不能漏。漏了也能训练、能生成，一句报错都没有，但模型看得见未来：训练时的损失好得出奇，真要写作时未来并不存在，
+# 于是写得一塌糊涂。最可靠的检查不是看损失，而是**改动未来，看过去的 logits 动不动**。
+#
+# 取一篇文档，把第 $k$ 个位置之后的词元全换掉，比较 $k$ 以前的 logits 最多变了多少。
+
+# %%
+from utils.corpus import load_corpus
+from utils.training import encode_docs
+
+corpus = load_corpus("bundled", n_docs=preset.n_docs)
+encoded = {split: encode_docs(docs, tokenizer, preset.max_len) for split, docs in corpus.items()}
+ids = torch.tensor(encoded["validation"][0]["input_ids"])[None]           # (1, T)
+k = ids.shape[1] // 2
+other = ids.clone()
+other[:, k + 1:] = torch.randint(5, len(tokenizer), other[:, k + 1:].shape)
+
+# %% [markdown]
+# 同样的权重，一次漏掉 `is_decoder`，一次写上：
+
+# %%
+@torch.no_grad()
+def leak(model):
+    past, changed = model(input_ids=ids).logits[:, :k + 1], model(input_ids=other).logits[:, :k + 1]
+    return (past - changed).abs().max().item()                            # 只比 0..k
+
+careless, _, _ = load_checkpoint("mlm", BertLMHeadModel, preset=preset)
+print(f"漏写 is_decoder：过去的 logits 最多变了 {leak(careless):.2f}")
+print(f"is_decoder=True：过去的 logits 最多变了 {leak(model.eval()):.2f}")
+assert leak(model) == 0 and leak(careless) > 0.1
+
+# %% [markdown]
+# 一个精确的 0。这就是 03 里因果掩码的含义：未来怎么变，过去都不知道。
+#
+# ## 3 标签：一条序列，提示不计损失
+#
+# 把导语和正文接成一条：`[CLS] 导语 [SEP] 正文 [SEP]`。输入是整条，标签（labels）也是整条，只是把 `[CLS] 导语 [SEP]` 这段
+# 提示（prompt）的标签改成 −100。模型内部会把标签错开一位，所以我们自己**不要**再错。
+
+# %%
+from utils.tokenization import encode_pair
+
+doc = corpus["train"][0]
+row = encode_pair(tokenizer, doc["intro"], doc["body"], preset.max_len)
+labels = [-100] * row["prompt_len"] + row["input_ids"][row["prompt_len"]:]
+assert labels == encoded["train"][0]["labels"]                            # encode_docs 做的就是这件事
+around = slice(row["prompt_len"] - 4, row["prompt_len"] + 4)
+for token, y in zip(tokenizer.convert_ids_to_tokens(row["input_ids"][around]), labels[around], strict=True):
+    print(f"输入 {token:　<4} 标签 {y if y == -100 else tokenizer.convert_ids_to_tokens(y)}")
+
+# %% [markdown]
+# 损失亲手算一遍。位置 $t$ 的 logits 预测的是 $t+1$ 的词元，所以 logits 去掉最后一个，标签去掉第一个：
+#
+# $$\mathcal{L}=-\frac{1}{|B|}\sum_{t+1\in B}\log p_\theta(x_{t+1}\mid x_{\le t}),\qquad B=\text{正文与末尾的 [SEP]}$$
+
+# %%
+x, y = torch.tensor([row["input_ids"]]), torch.tensor([labels])           # (1, T)
+with torch.no_grad():
+    output = model(input_ids=x, labels=y)
+log_p = output.logits[:, :-1].log_softmax(-1)                             # (1, T-1, V)
+target = y[:, 1:]                                                         # (1, T-1)
+at = target != -100
+loss = -log_p[at].gather(-1, target[at][:, None]).mean()
+torch.testing.assert_close(loss, output.loss)
+print(f"手写 {loss:.4f}，库 {output.loss:.4f}；算了 {int(at.sum())} 个目标 = 正文 {len(doc['body'])} 字 + 1 个 [SEP]")
+
+# %% [markdown]
+# ## 4 一个流传很广的错误配方
+#
+# 很多教程这样写：`input_ids = tokenizer(导语, 补到固定长度)`，`labels = tokenizer(正文, 补到固定长度)`。
+# 两条不同的序列被硬按位置对齐，位置 $t$ 的输入是导语的字，标签却是正文的字，模型从来没在输入里见过前面写了什么；
+# 补齐用的 `[PAD]` 又没有换成 −100，也被当成要学的「字」。看看标签里有多少是填充：
+
+# %%
+wrong = tokenizer(corpus["train"]["body"][:200], padding="max_length", truncation=True,
+                  max_length=preset.max_len)["input_ids"]
+share = sum(row.count(tokenizer.pad_token_id) for row in wrong) / sum(map(len, wrong))
+lesson.record("错误配方里 [PAD] 占标签的比例", share)
+print(f"补到 {preset.max_len} 时，{share:.0%} 的标签是 [PAD]：只要永远输出 [PAD]，就已经「学会」了大半。")
+
+# %% [markdown]
+# 我们的做法是 `clm_collator`：输入补 `[PAD]`，标签补 −100。在一批上确认填充一个都没算进损失：
+
+# %%
+from utils.training import clm_collator, evaluate, fixed_batches, set_positions
+
+held = fixed_batches(encoded["validation"], clm_collator(tokenizer), preset.eval_docs)
+pad = held[0]["attention_mask"] == 0
+print(f"第一批 {tuple(pad.shape)}，填充 {int(pad.sum())} 处")
+assert (held[0]["labels"][pad] == -100).all()
+
+# %% [markdown]
+# ## 5 参照与下限
+#
+# 语料由写明概率的语法生成，所以「已知导语，正文还剩多少信息」是算得出来的：这就是下限（floor），再好的模型平均也越不过它。
+# 上面是均匀、一元、二元三条便宜的基线，下面是下限，模型必在其间。
+
+# %%
+from utils.baselines import bigram_nats, unigram_nats, uniform_nats
+from utils.corpus import floor
+
+eval_docs = corpus["validation"].select(range(min(preset.eval_docs, len(corpus["validation"]))))
+bodies = {split: [[i for i in row if i != -100] for row in encoded[split]["labels"]] for split in encoded}
+limit = floor(eval_docs, "body")
+baselines = {"均匀猜测": uniform_nats(len(tokenizer)),
+             "一元模型": unigram_nats(bodies["train"], bodies["validation"][:len(eval_docs)], len(tokenizer)),
+             "二元模型": bigram_nats(bodies["train"], bodies["validation"][:len(eval_docs)], len(tokenizer)),
+             "语料下限": limit["nats_per_token"]}
+for name, nats in baselines.items():
+    print(f"{name}：{nats:.3f} 奈特/词元")
+
+# %% [markdown]
+# ## 6 微调
+#
+# 训练的设置与 06 相同（`training_arguments`），只换模型、标签和评估方式。
+
+# %%
+from utils.training import train, training_arguments
+
+torch.manual_seed(lesson.seed)
+model = model.to(device)
+args = training_arguments(lesson.outputs / "trainer", preset.clm_steps, preset, device, lesson.seed)
+history = train(model, encoded["train"], clm_collator(tokenizer), args,
+                lambda m: evaluate(m, held, shift=True), {k: baselines[k] for k in ("一元模型", "语料下限")})
+
+# %% [markdown]
+# 画出来。曲线离虚线还有多远，就是模型还能进步多少；它不可能穿过最下面那条线。
+# 要是穿过去了，不是模型神了，而是哪里漏了答案。
+
+# %%
+from utils.plotting import loss_curve
+
+ax = loss_curve({"训练": (history.steps, history.train_loss), "验证": (history.eval_steps, history.eval_loss)},
+                {k: baselines[k] for k in ("一元模型", "二元模型", "语料下限")}, "微调：已知导语写正文")
+
+# %% [markdown]
+# 记下结果。「下限的几倍」是个好读的数：1.0 表示好到不能再好。
+
+# %%
+loss, accuracy = evaluate(model, held, shift=True)
+lesson.record("CLM 正文验证损失", loss, "奈特/词元")
+lesson.record("CLM 语料下限", limit["nats_per_token"], "奈特/词元")
+lesson.record("CLM 损失 ÷ 下限", loss / limit["nats_per_token"], "倍")
+assert loss > 0.97 * limit["nats_per_token"], "低于下限：一定有泄漏"
+assert loss < baselines["一元模型"] - 1.0, "没有明显胜过一元模型：学习没有发生"
+assert preset.name == "smoke" or loss < 0.5 * baselines["二元模型"]
+
+# %% [markdown]
+# ## 7 预训练帮了多少忙？
+#
+# 只有对照才说明问题：同样的大小、同样的数据次序、同样少的步数，一个从 06 的权重出发，一个从随机权重出发。
+
+# %%
+steps = max(20, preset.clm_steps // 10)
+runs = {}
+for name in ("从 MLM 出发", "从随机权重出发"):
+    torch.manual_seed(lesson.seed)
+    student, _, _ = load_checkpoint("mlm", BertLMHeadModel, preset=preset, is_decoder=True)
+    if name == "从随机权重出发":
+        student = set_positions(BertLMHeadModel(student.config))
+        student.loss_type = "ForCausalLM"
+    args = training_arguments(lesson.outputs / "trainer", steps, preset, device, lesson.seed)
+    runs[name] = train(student.to(device), encoded["train"], clm_collator(tokenizer), args,
+                       lambda m: evaluate(m, held[:2], shift=True), evaluations=4)
+
+# %% [markdown]
+# 步数很少，两条线都远没有到头；要比的是同一步数时谁低。一次对照只有一个随机种子，小差别不要当真。
+
+# %%
+loss_curve({name: (h.eval_steps, h.eval_loss) for name, h in runs.items()}, {"一元模型": baselines["一元模型"]},
+           f"同样只练 {steps} 步：从 MLM 出发与从零开始")
+for name, h in runs.items():
+    lesson.record(f"{steps} 步后的验证损失（{name}）", h.eval_loss[-1], "奈特/词元")
+
+# %% [markdown]
+# ## 8 它真的在读导语吗？
+#
+# 损失低，也可能只是学会了新闻腔。做个对照：给每篇正文配上**别人的**导语，再算正文的损失。
+# 如果模型真在用导语，换错导语后损失应当明显变高。
+
+# %%
+swapped = eval_docs.remove_columns("intro").add_column("intro", eval_docs["intro"][1:] + eval_docs["intro"][:1])
+mismatched = fixed_batches(encode_docs(swapped, tokenizer, preset.max_len), clm_collator(tokenizer), len(swapped))
+wrong_loss, _ = evaluate(model, mismatched, shift=True)
+print(f"配对的导语 {loss:.3f}，换错的导语 {wrong_loss:.3f} 奈特/词元")
+lesson.record("换错导语后正文损失升高", wrong_loss - loss, "奈特/词元")
+assert wrong_loss > loss + (0.02 if preset.name == "smoke" else 0.3)
+
+# %% [markdown]
+# ## 9 让它写
+#
+# 生成的办法是 09 的主题，这里先用最简单的一种：每一步取概率最大的字（贪心，greedy），写到 `[SEP]` 为止。
+# `generate` 在 09 里从头搭起。
+
+# %%
+from utils.facts import check_facts
+from utils.generation import generate
+
+docs = corpus["test"].select(range(40 if preset.name != "smoke" else 8))
+written = generate(model, tokenizer, docs["intro"][:])
+for doc, body in zip(docs.select(range(3)), written, strict=False):
+    report = check_facts(doc["intro"], body)
+    print(f"导语：{doc['intro']}\n模型：{body}\n守住 {len(report.kept)} 项；写错 {report.contradicted}；漏掉 {report.missing}\n")
+
+# %% [markdown]
+# 上面最后一行是事实核对：语法知道导语里有哪些事实，于是可以逐项检查正文有没有守住。
+# 数一数 40 篇里有多少篇一项不错、一项不漏：
+
+# %%
+reports = [check_facts(intro, body) for intro, body in zip(docs["intro"], written, strict=True)]
+faithful = sum(r.faithful for r in reports) / len(reports)
+formed = sum(r.well_formed for r in reports) / len(reports)
+lesson.record("守住全部事实的正文", faithful, f"比例（贪心，{len(reports)} 篇）")
+lesson.record("合乎语法的正文", formed, f"比例（贪心，{len(reports)} 篇）")
+assert preset.name == "smoke" or faithful >= 0.5
+
+# %% [markdown]
+# 看一篇写错的（如果有）。错在哪里，往往比对在哪里更有意思：罕见的人名、两个相近的数字，最容易张冠李戴。
+
+# %%
+bad = next((i for i, r in enumerate(reports) if not r.faithful), None)
+if bad is None:
+    print("这一批没有写错的。")
+else:
+    print(f"导语：{docs[bad]['intro']}\n模型：{written[bad]}\n写错：{reports[bad].contradicted}\n漏掉：{reports[bad].missing}")
+
+# %% [markdown]
+# ## 10 存起来
+#
+# 09 会用它来比较各种生成的办法。
+
+# %%
+from utils.checkpoints import save_checkpoint
+
+path = save_checkpoint(model, tokenizer, lesson.outputs / "clm",
+                       {"steps": history.eval_steps[-1], "validation_nats": loss, "floor": limit["nats_per_token"]})
+print("已存好：", "、".join(sorted(p.name for p in path.iterdir())))
+
+# %% [markdown]
+# ## 小结
+#
+# - 从 MLM 到 CLM，权重原样装入，变的是掩码（`is_decoder=True`）和标签（错开一位，由模型来错）。
+# - 检查偷看：改动未来，过去的 logits 应当一点不变。
+# - 一条序列，提示记 −100，填充也记 −100；两条序列硬对齐的配方学不到东西。
+# - 损失放在基线和下限之间看；换错导语的对照说明模型有没有用上导语；事实核对说明它写得真不真。
+#
+# ## 练习
+#
+# **1. 预测一下（★,3 分钟）** 如果把提示的标签也留着（不记 −100），「正文的损失」会更好还是更差？「整条的平均损失」呢？
+#
+# <details><summary>参考答案</summary>
+#
+# 整条的平均损失不能和只算正文的相比：导语里的人名、地名、数字是第一次出现，本来就难猜，会把平均值拉高。
+# 正文的损失要单独评估才可比；多学导语等于多了一份训练信号，但也分走了注意力，要看你测到的数。
+#
+# </details>
+#
+# **2. 找错（★★,5 分钟）** 有人先把标签左移一位再交给模型：`labels = ids[1:] + [-100]`。模型会学成什么？怎样用一行打印看出来？
+#
+# <details><summary>参考答案</summary>
+#
+# 模型内部又错开一位，于是位置 t 学着预测 t+2。让它贪心写一句，会隔字跳着写。打印 logits 在位置 t 的最大项，
+# 和 x[t+1]、x[t+2] 各比一次，命中率高的是后者，就错位了。
+#
+# </details>
+#
+# **3. 改一个实验（★★,8 分钟）** 冻结嵌入和下面几层（`p.requires_grad_(False)`）再练同样的步数，验证损失是多少？
+# 「冻结底层、只练上层」值不值得，由你测到的数说了算。
+#
+# <details><summary>参考答案</summary>
+#
+# 多半会变差：MLM 时每层都习惯了左右都看，改成只看左边，底层也需要调整。步数越多、数据越多，差得越明显。
+#
+# </details>
+#
+# ## 延伸阅读
+#
+# - Dong, Yang, Wang 等（2019）Unified Language Model Pre-training for Natural Language Understanding and Generation.
+# - Rothe, Narayan, Severyn(2020)Leveraging Pre-trained Checkpoints for Sequence Generation Tasks.
+# - Lee, Tang, Lin(2019)What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning.

@@ -1,0 +1,30 @@
+"""浏览器测试用的小 notebook：随机的小模型，不要任何检查点。"""
+
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_notebook
+
+SETUP = '''import sys; sys.path.insert(0, "..")
+import torch
+from transformers import BertConfig, BertForMaskedLM
+from utils.plotting import use_chinese_font
+from utils.tokenization import build_tokenizer
+from utils.widgets import show_attention, show_stepper
+use_chinese_font()
+torch.manual_seed(0)
+text = "昨天晚上，北京队以三比一战胜了上海队。"
+tokenizer = build_tokenizer("char", [text + "今天是个好日子<>script/$"])
+config = BertConfig(vocab_size=len(tokenizer), hidden_size=48, num_hidden_layers=3, num_attention_heads=4,
+                    intermediate_size=96, max_position_embeddings=80, initializer_range=0.25)
+model = BertForMaskedLM(config).eval()'''
+
+
+def write(path: Path) -> Path:
+    """把小 notebook 写到 path。"""
+    cells = [SETUP, "show_attention(model, tokenizer, text, layer=1, head=2)",
+             "show_stepper(model, tokenizer, text, layer=1, head=2, token=5)"]
+    book = new_notebook(cells=[new_code_cell(source) for source in cells])
+    book.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nbformat.write(book, path)
+    return path

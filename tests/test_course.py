@@ -1,0 +1,465 @@
+"""course.py:安装、修复、报错。真的建虚拟环境、真的运行 pip,只是软件包换成几个小小的假 wheel,不需要网络。"""
+
+import ast
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+POSIX = os.name == "posix"
+IPYKERNEL = """
+import argparse, json, pathlib, sys
+if __name__ == "__main__":
+    p = argparse.ArgumentParser(); p.add_argument("install"); p.add_argument("--env", nargs=2)
+    for name in ("--prefix", "--name", "--display-name"): p.add_argument(name)
+    a = p.parse_args()
+    d = pathlib.Path(a.prefix, "share/jupyter/kernels", a.name); d.mkdir(parents=True, exist_ok=True)
+    spec = {"argv": [sys.executable], "display_name": a.display_name, "env": dict([a.env])}
+    (d / "kernel.json").write_text(json.dumps(spec))
+"""
+TELL = """
+import json, os, sys
+if __name__ == "__main__":
+    keep = ("COURSE_PRESET", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "PYTHONUTF8")
+    print("TELL" + json.dumps({"argv": sys.argv[1:], "env": {k: os.environ.get(k) for k in keep}}))
+    sys.exit(int(os.environ.get("TELL_EXIT", "0")))
+"""
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """导入的 course 模块,路径都指到临时文件夹。"""
+    spec = importlib.util.spec_from_file_location("course_under_test", ROOT / "course.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("requirements.txt", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    venv = tmp_path / ".venv"
+    for name, value in (("ROOT", tmp_path), ("VENV", venv), ("LOCK", tmp_path / ".venv.lock"),
+                        ("STAMP", venv / "course-stamp.json")):
+        monkeypatch.setattr(module, name, str(value))
+    return module
+
+
+# ---------------------------------------------------------------- 旧 Python
+
+
+def test_source_parses_on_old_python():
+    """语法不超出 3.7;2.7 和 3.6 由下面的测试在真的解释器上试。"""
+    ast.parse((ROOT / "course.py").read_text(encoding="utf-8"), feature_version=(3, 7))
+    assert "\nimport typing" not in (ROOT / "course.py").read_text(encoding="utf-8")
+
+
+def old_pythons() -> list[str]:
+    """这台机器上找得到的 3.10 以前的解释器。"""
+    names = [*Path.home().glob(".pyenv/versions/*/bin/python")]
+    words = ("python2", "python2.7", "python3.6", "python3.8", "python3.9")
+    names += [Path(p) for p in map(shutil.which, words) if p]
+    found = {}
+    for path in names:
+        ask = [path, "-c", "import sys; print(sys.version_info[:2])"]
+        run = subprocess.run(ask, capture_output=True, text=True)
+        if run.returncode == 0 and run.stdout.strip() and ast.literal_eval(run.stdout) < (3, 10):
+            found.setdefault(run.stdout, str(path))
+    return [found[k] for k in sorted(found)]
+
+
+OLD = old_pythons()
+
+
+@pytest.mark.skipif(not OLD, reason="这台机器上没有比 3.10 旧的 Python")
+@pytest.mark.parametrize("python", OLD or [""])
+def test_old_python_gets_a_clear_message(python):
+    run = subprocess.run([python, str(ROOT / "course.py"), "lab"], capture_output=True,
+                         env=dict(os.environ, PYTHONIOENCODING="utf-8"))
+    text = run.stderr.decode("utf-8")
+    assert run.returncode == 1 and "Python 太旧" in text and "3.10" in text and "Traceback" not in text
+
+
+def test_newer_python_is_named(course, monkeypatch):
+    """真能运行的新 Python 会被点名;PATH 上没有,就说去哪里装。"""
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    monkeypatch.setattr(course, "MIN_PYTHON", (3, 10))
+    monkeypatch.setattr(course.sys, "version_info", (3, 8, 1))
+    with pytest.raises(course.Stop, match="已有够新的 Python.*\n.*python"):
+        course.check_python()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(course.Stop, match="请安装 Python 3.12"):
+        course.check_python()
+
+
+# ---------------------------------------------------------------- 命令行
+
+
+def call(*words, cwd=ROOT, python=sys.executable, check=None, **env):
+    """运行 course.py,返回 (退出码, 输出)。"""
+    run = subprocess.run([python, "course.py", *words], cwd=cwd, timeout=300, stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                         env={**os.environ, "PYTHONIOENCODING": "utf-8", **env})
+    text = run.stdout.decode("utf-8", "replace")
+    if check is not None:
+        assert run.returncode == check, text
+    assert "Traceback" not in text
+    return run.returncode, text
+
+
+def test_help_is_friendly():
+    for words in ([], ["--help"], ["help"], ["lab", "-h"]):
+        _, text = call(*words, check=0)
+        for word in ("lab", "run", "build", "test", "--here", "--preset", "用法"):
+            assert word in text
+
+
+@pytest.mark.parametrize("words, expected", [
+    (["labb"], "你是不是想写 lab?"),
+    (["xyz"], "可以用:lab、run、build、test"),
+    (["run", "--presett", "cpu"], "你是不是想写 --preset?"),
+    (["run", "--preset", "big"], "smoke、cpu、gpu 之一"),
+    (["lab", "02"], "写在 -- 之后"),
+    (["run", "--", "-x"], "run 不接受"),
+])
+def test_wrong_words_get_a_hint(words, expected):
+    _, text = call(*words, check=2)
+    assert expected in text
+
+
+def test_wrong_notebook_lists_what_there_is(course):
+    folder = Path(course.ROOT, "notebooks", "src")
+    folder.mkdir(parents=True)
+    for name in ("00_start", "02_tokenization"):
+        (folder / f"{name}.py").write_text("")
+    assert course.choose_notebooks(["2", "00", "02_tokenization", "notebooks/src/00_start.py"]) == [
+        "02_tokenization", "00_start"]
+    with pytest.raises(course.Stop, match="没有编号为「7」的 notebook") as stop:
+        course.choose_notebooks(["7"])
+    assert "00_start" in stop.value.text and "02_tokenization" in stop.value.text and stop.value.code == 2
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "ascii", "cp1252"])
+def test_any_console_encoding_is_survived(encoding):
+    code, _ = call("--help", check=0, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    assert code == 0
+
+
+def test_windows_paths_and_words(course, monkeypatch):
+    monkeypatch.setattr(course, "WINDOWS", True)
+    assert Path(course.venv_python()).parts[-3:] == (".venv", "Scripts", "python.exe")
+    assert course.me() == "python course.py"
+
+
+# ---------------------------------------------------------------- 报错
+
+
+@pytest.mark.parametrize("log, expected", [
+    ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "磁盘空间"),
+    ("OSError: [WinError 112] 磁盘空间不足。", "磁盘空间不够"),
+    ("ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: '/x'", "没有写文件"),
+    ("WARNING: Retrying (Retry(total=4)) after connection broken by 'NewConnectionError('<pip._vendor>: "
+     "Failed to establish a new connection: [Errno -2] Name or service not known')'\n"
+     "ERROR: No matching distribution found for torch", "连不上软件包的下载地址"),
+    ("ERROR: HTTP error 403 while getting x\nERROR: 403 Client Error: Forbidden for url", "PIP_INDEX_URL"),
+    ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed'))",
+     "代理、证书"),
+    ("ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: 2.2.2)\n"
+     "ERROR: No matching distribution found for torch==2.13.0", "没有适合这台机器的 torch"),
+    ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE", "不完整"),
+    ("ERROR: something else", "pip 安装失败"),
+], ids=["磁盘", "磁盘-windows", "权限", "断网", "屏蔽", "证书", "平台", "校验", "其他"])
+def test_pip_errors_are_explained(course, log, expected):
+    assert expected in course.explain(log)
+
+
+def test_ordinary_log_lines_are_not_mistaken_for_errors(course):
+    log = "\n".join(["  timed out is a word in a file name", *["x"] * 20, "ERROR: ResolutionImpossible"])
+    assert "pip 安装失败" in course.explain(course.complaints(log))
+
+
+def test_disk_filling_up_while_installing_is_noticed(course):
+    assert "磁盘空间不够" in course.explain("ERROR: 乱七八糟", free=0.01)
+
+
+def test_full_disk_is_told_before_starting(course, monkeypatch):
+    monkeypatch.setattr(course.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 ** 9))
+    with pytest.raises(course.Stop, match="只剩 1.0 GB,安装至少需要 3 GB"):
+        course.set_up()
+    assert not Path(course.VENV).exists()
+
+
+@pytest.mark.parametrize("output", [
+    "The virtual environment was not created successfully because ensurepip is not",
+    "/usr/bin/python3: No module named venv",
+    "Error: Command '[\"/x/.venv/bin/python3\", \"-Im\", \"ensurepip\"]' returned non-zero exit status 1.",
+])
+def test_missing_venv_module_is_explained(course, monkeypatch, output):
+    monkeypatch.setattr(course, "capture", lambda command: (1, output))
+    with pytest.raises(course.Stop, match="apt install python3-venv"):
+        course.set_up()
+
+
+def test_unwritable_folder_is_explained(course, monkeypatch):
+    monkeypatch.setattr(course, "LOCK", str(Path(course.ROOT, "没有这个文件夹", "lock")))
+    with pytest.raises(course.Stop, match="课程文件夹不可写"):
+        course.set_up()
+
+
+# ---------------------------------------------------------------- --here
+
+
+def test_here_names_what_is_missing(course, monkeypatch):
+    have = course.installed()
+    del have["jieba"]
+    have["torch"] = "2.1.0"
+    monkeypatch.setattr(course, "installed", lambda: have)
+    monkeypatch.setattr(course, "on_colab", lambda: False)
+    with pytest.raises(course.Stop, match="torch、jieba") as stop:
+        course.set_up_here()
+    assert "pip install -r requirements.txt -c constraints.txt" in stop.value.text
+
+
+def test_here_uses_this_interpreter_when_all_is_there(course):
+    assert course.set_up_here() == sys.executable
+
+
+def test_colab_keeps_torch_numpy_and_all_that_is_there(course, monkeypatch):
+    have = {"torch": "2.9.0+cu126", "numpy": "2.0.2", "transformers": "4.57.0", "pandas": "2.2.2"}
+    seen = {}
+
+    def fake_install(python, arguments, env, keep=()):
+        seen["r"], seen["c"] = (Path(arguments[i]).read_text(encoding="utf-8").split("\n") for i in (1, 3))
+
+    monkeypatch.setattr(course, "installed", lambda: have)
+    monkeypatch.setattr(course, "on_colab", lambda: True)
+    monkeypatch.setattr(course, "pip_install", fake_install)
+    assert course.set_up_here() == sys.executable
+    wanted = {line.split(">=")[0] for line in seen["r"] if line}
+    assert {"transformers", "jieba"} <= wanted and not wanted & {"torch", "numpy"}
+    pins = {line.split("==")[0]: line for line in seen["c"] if line}
+    assert pins["torch"] == "torch==2.9.0+cu126" and pins["numpy"] == "numpy==2.0.2"
+    assert "pandas" not in pins and any(line.startswith("transformers==5") for line in seen["c"])
+
+
+# ---------------------------------------------------------------- 真的安装
+
+
+def wheel(folder: Path, name: str, files: dict[str, str]) -> None:
+    """写一个只有几个 .py 文件的 wheel,版本 1.0。"""
+    info = f"{name}-1.0.dist-info"
+    files = {**files, f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+             f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
+    record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+        for path, text in {**files, f"{info}/RECORD": record}.items():
+            archive.writestr(path, text)
+
+
+class Project:
+    """一个小小的课程文件夹,路径里有空格和汉字。"""
+
+    def __init__(self, base: Path):
+        self.root = base / "我的 课程"
+        self.wheels = base / "wheels"
+        (self.root / "notebooks" / "src").mkdir(parents=True)
+        (self.root / "utils").mkdir()
+        self.wheels.mkdir()
+        shutil.copy(ROOT / "course.py", self.root)
+        (self.root / "utils" / "notebooks.py").write_text(TELL, encoding="utf-8")
+        for name in ("00_start", "02_tokenization"):
+            (self.root / "notebooks" / "src" / f"{name}.py").write_text("")
+        (self.root / "notebooks" / "00_start.ipynb").write_text("{}")
+        self.require("ipykernel>=1.0", "jupyterlab>=1.0", "pytest>=1.0", "alpha>=1.0")
+        (self.root / "constraints.txt").write_text("alpha==1.0\n")
+        wheel(self.wheels, "ipykernel", {"ipykernel/__init__.py": "", "ipykernel/__main__.py": IPYKERNEL})
+        for name in ("jupyterlab", "pytest"):
+            wheel(self.wheels, name, {f"{name}/__init__.py": "", f"{name}/__main__.py": TELL})
+        for name in ("alpha", "beta"):
+            wheel(self.wheels, name, {f"{name}/__init__.py": "", f"{name}/data.py": "x = 1\n"})
+
+    def require(self, *lines: str) -> None:
+        (self.root / "requirements.txt").write_text("\n".join(lines) + "\n")
+
+    def environ(self, **more: str) -> dict[str, str]:
+        return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels), "PIP_CONFIG_FILE": os.devnull,
+                **more}
+
+    def call(self, *words: str, check: int | None = 0, **more: str) -> str:
+        return call(*words, cwd=self.root, check=check, **self.environ(**more))[1]
+
+    @property
+    def site(self) -> Path:
+        return next((self.root / ".venv").glob("[Ll]ib/**/site-packages"))
+
+    @property
+    def stamp(self) -> Path:
+        return self.root / ".venv" / "course-stamp.json"
+
+
+def told(text: str) -> dict:
+    """假的 jupyterlab、pytest 打印的内容。"""
+    return json.loads(next(line for line in text.splitlines() if line.startswith("TELL"))[4:])
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """装好一次,后面的测试各自弄坏再看它修好。"""
+    made = Project(tmp_path_factory.mktemp("course"))
+    made.first = made.call("test", "--", "-k", "甲")
+    return made
+
+
+def test_first_call_sets_up_everything(project):
+    assert "第一次运行" in project.first and "环境已备好" in project.first
+    assert "Successfully installed" in project.first            # pip 的输出看得见
+    assert json.loads(project.stamp.read_text(encoding="utf-8"))["venv"] == str(project.root / ".venv")
+    kernel = json.loads((project.root / ".venv/share/jupyter/kernels/python3/kernel.json").read_text())
+    assert kernel["env"] == {"PYTHONUTF8": "1"} and "汉字" in kernel["display_name"]
+
+
+def test_test_command_is_offline_and_smoke(project):
+    said = told(project.first)
+    assert said["argv"] == ["-k", "甲"]
+    assert said["env"] == {"COURSE_PRESET": "smoke", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
+                           "HF_DATASETS_OFFLINE": "1", "PYTHONUTF8": "1"}
+    assert told(project.call("test", "--preset", "cpu"))["env"]["COURSE_PRESET"] == "cpu"
+
+
+def test_second_call_is_fast_and_quiet(project):
+    began = time.perf_counter()
+    text = project.call("lab", "--", "--no-browser", "--port", "8899")
+    assert time.perf_counter() - began < 5 and text.startswith("TELL")
+    argv = told(text)["argv"]
+    assert argv[-3:] == ["--no-browser", "--port", "8899"]
+    assert "--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb" in argv
+    assert f"--ServerApp.root_dir={project.root}" in argv and "--LabApp.news_url=None" in argv
+    assert ("--allow-root" in argv) == (POSIX and os.geteuid() == 0)
+
+
+def test_run_and_build_pass_on_names_preset_and_exit_code(project):
+    said = told(project.call("run", "2", "0", "--preset=smoke"))
+    assert said["argv"] == ["run", "02_tokenization", "00_start"] and said["env"]["COURSE_PRESET"] == "smoke"
+    assert told(project.call("build"))["argv"] == ["build"]
+    project.call("run", check=7, TELL_EXIT="7")
+
+
+def test_changed_requirements_are_installed(project):
+    project.require("ipykernel>=1.0", "jupyterlab>=1.0", "pytest>=1.0", "alpha>=1.0", "beta>=1.0")
+    assert "变了,更新 .venv" in project.call("run")
+    assert (project.site / "beta" / "data.py").exists()
+
+
+def test_deleted_package_is_repaired(project):
+    shutil.rmtree(project.site / "alpha")
+    assert "少了 alpha" in project.call("run")
+    assert (project.site / "alpha" / "data.py").exists()
+    (project.site / "alpha" / "data.py").unlink()
+    project.call("run")
+    assert (project.site / "alpha" / "data.py").exists()
+
+
+def test_half_installed_venv_is_finished(project):
+    """pip 中途被杀:没有印记,一个包只解开一半,还留下 ~ 开头的文件夹。"""
+    project.stamp.unlink(missing_ok=True)
+    (project.site / "alpha-1.0.dist-info" / "RECORD").unlink()
+    (project.site / "alpha" / "data.py").unlink()
+    (project.site / "~lpha").mkdir()
+    assert "还没装完" in project.call("run")
+    assert (project.site / "alpha" / "data.py").exists() and not (project.site / "~lpha").exists()
+    assert project.stamp.exists()
+
+
+def test_missing_pip_is_repaired(project):
+    shutil.rmtree(project.site / "pip")
+    project.call("run")
+    assert (project.site / "pip" / "__main__.py").exists()
+
+
+@pytest.mark.skipif(not POSIX, reason="Windows 上的解释器不是符号链接")
+def test_broken_interpreter_is_rebuilt(project):
+    python = project.root / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/没有/这个/python")
+    text = project.call("run")
+    assert "不能运行了" in text and "建虚拟环境" in text
+    assert told(text)["argv"] == ["run"] and "核对" not in text
+    assert "Successfully installed" not in text                  # 已装的包留着,不重新下载
+    assert (project.site / "alpha" / "data.py").exists()
+
+
+def test_moved_folder_is_repaired(project):
+    script = project.root / ".venv" / "bin" / "demo"
+    if POSIX:
+        script.write_text(f"#!{project.root}/.venv/bin/python\nprint('好')\n", encoding="utf-8")
+        script.chmod(0o755)
+    project.root = project.root.rename(project.root.with_name("搬过的 课程"))
+    assert "换了地方" in project.call("run")
+    kernel = json.loads((project.root / ".venv/share/jupyter/kernels/python3/kernel.json").read_text())
+    assert "搬过的" in kernel["argv"][0]
+    if POSIX:
+        script = project.root / ".venv" / "bin" / "demo"
+        assert subprocess.run([str(script)], capture_output=True, text=True, check=True).stdout == "好\n"
+
+
+def test_two_calls_at_once_do_not_fight(project):
+    project.stamp.unlink(missing_ok=True)
+    command = [sys.executable, "course.py", "run"]
+    env = {**os.environ, **project.environ(), "PYTHONIOENCODING": "utf-8"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    calls = [subprocess.Popen(command, cwd=project.root, env=env, **pipes) for _ in range(2)]
+    texts = [c.communicate(timeout=120)[0].decode("utf-8") for c in calls]
+    assert [c.returncode for c in calls] == [0, 0], texts
+    assert sum("环境已备好" in t for t in texts) == 1, texts
+    assert all(told(t)["argv"] == ["run"] for t in texts)
+
+
+def test_no_network_is_explained_and_the_next_call_finishes(project):
+    project.stamp.unlink(missing_ok=True)
+    shutil.rmtree(project.site / "alpha")
+    offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1", "PIP_TIMEOUT": "1"}
+    text = project.call("run", check=1, PIP_NO_INDEX="0", PIP_FIND_LINKS="", **offline)
+    assert "连不上软件包的下载地址" in text and "PIP_INDEX_URL" in text and "--here" in text
+    assert "环境已备好" in project.call("run")
+
+
+@pytest.mark.skipif(not POSIX, reason="Windows 上没法只给一个进程发 Ctrl-C")
+def test_ctrl_c_says_how_to_resume(project):
+    """下载地址接了电话却不说话,pip 一直等;按 Ctrl-C,只说一句话。"""
+    project.stamp.unlink(missing_ok=True)
+    shutil.rmtree(project.site / "alpha", ignore_errors=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/simple"
+        env = {**os.environ, **project.environ(PIP_NO_INDEX="0", PIP_FIND_LINKS="", PIP_INDEX_URL=address),
+               "PIP_TIMEOUT": "60", "PIP_RETRIES": "0", "PYTHONIOENCODING": "utf-8"}
+        child = subprocess.Popen([sys.executable, "course.py", "run"], cwd=project.root, env=env,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        server.settimeout(30)
+        server.accept()
+        os.killpg(child.pid, signal.SIGINT)
+        text = child.communicate(timeout=60)[0].decode("utf-8")
+    assert child.returncode == 130 and "Traceback" not in text, text
+    assert "已停下。再运行一次" in text and "course.py run" in text
+    assert "环境已备好" in project.call("run")
+
+
+@pytest.mark.skipif(not POSIX, reason="用到 SIGKILL")
+def test_killed_set_up_is_finished_by_the_next_call(project):
+    project.stamp.unlink(missing_ok=True)
+    shutil.rmtree(project.site / "alpha", ignore_errors=True)
+    env = {**os.environ, **project.environ(), "PYTHONIOENCODING": "utf-8"}
+    child = subprocess.Popen([sys.executable, "course.py", "run"], cwd=project.root, start_new_session=True,
+                             env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while "安装软件包" not in child.stdout.readline().decode("utf-8"):
+        assert child.poll() is None
+    time.sleep(0.3)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.communicate()
+    assert "环境已备好" in project.call("run") and (project.site / "alpha" / "data.py").exists()

@@ -1,0 +1,98 @@
+"""环境：预设、产物文件夹、随机种子，以及 record 写下的那一行。"""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from utils import environment as E
+
+
+def test_presets_are_consistent():
+    assert list(E.PRESETS) == ["smoke", "cpu", "gpu"]
+    for name, p in E.PRESETS.items():
+        assert p.name == name and p.hidden % p.heads == 0 and p.n_docs >= 100 and p.max_len >= 256
+    sizes = [(p.layers, p.hidden, p.mlm_steps) for p in E.PRESETS.values()]
+    assert sizes == sorted(sizes)
+
+
+def test_choose_preset(monkeypatch):
+    monkeypatch.setenv("COURSE_PRESET", "gpu")
+    assert E.choose_preset().name == "gpu"
+    assert E.choose_preset("smoke").name == "smoke"                    # 写明的名字优先于环境变量
+    monkeypatch.delenv("COURSE_PRESET")
+    for cuda, name in ((True, "gpu"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        assert E.choose_preset().name == name
+    monkeypatch.setenv("COURSE_PRESET", "huge")
+    with pytest.raises(ValueError, match="huge.*smoke、cpu、gpu"):
+        E.choose_preset()
+
+
+@pytest.mark.parametrize("cuda, mps, kind", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_pick_device(monkeypatch, cuda, mps, kind):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert E.pick_device().type == kind
+
+
+def test_outputs_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
+    assert E.outputs_dir(E.PRESETS["cpu"]) == tmp_path / "cpu"
+    monkeypatch.delenv("COURSE_OUTPUTS")
+    assert E.outputs_dir(E.PRESETS["cpu"]) == E.ROOT / "outputs" / "cpu"
+
+
+def test_start(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
+    lesson = E.start("06_mlm_pretraining", preset="smoke", mlm_steps=7)
+    assert lesson.preset.mlm_steps == 7 and E.PRESETS["smoke"].mlm_steps != 7
+    assert lesson.preset.layers == E.PRESETS["smoke"].layers
+    assert lesson.outputs == tmp_path / "smoke" and isinstance(lesson.outputs, Path)
+    out = capsys.readouterr().out
+    assert "smoke" in out and torch.__version__.split("+")[0] in out and str(E.ROOT) not in out
+
+
+def test_start_refuses_unknown_fields():
+    with pytest.raises(ValueError, match="mlm_step.*mlm_steps"):
+        E.start("06_mlm_pretraining", preset="smoke", mlm_step=7)
+    with pytest.raises(ValueError, match="tiny"):
+        E.start("06_mlm_pretraining", preset="tiny")
+
+
+def test_start_sets_the_seed():
+    def draws():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    E.start("x", preset="smoke")
+    first = draws()
+    E.start("x", preset="smoke")
+    assert draws() == first
+    E.set_seed(1)
+    assert all(a != b for a, b in zip(draws(), first, strict=True))
+
+
+def test_record(monkeypatch, capsys, tmp_path):
+    lesson = E.Lesson("06_mlm_pretraining", E.PRESETS["smoke"], torch.device("cpu"), 1, tmp_path)
+    monkeypatch.delenv("COURSE_RECORDS", raising=False)
+    lesson.record("留出集损失", 1.23456, "奈特/词元")
+    assert "留出集损失 = 1.235 奈特/词元" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []                              # 只打印，不写文件
+    target = tmp_path / "records.jsonl"
+    monkeypatch.setenv("COURSE_RECORDS", str(target))
+    lesson.record("留出集损失", torch.tensor(1.5), "奈特/词元")
+    lesson.record("文档数", 2000)
+    rows = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 2 and "留出集损失" in target.read_text(encoding="utf-8")
+    assert rows[0] == {"name": "留出集损失", "value": 1.5, "unit": "奈特/词元", "notebook": "06_mlm_pretraining",
+                       "preset": "smoke", "device": "cpu", "versions": E.versions()}
+    assert rows[1]["unit"] == "" and rows[1]["value"] == 2000
+
+
+def test_versions():
+    found = E.versions()
+    assert set(found) == {"python", "torch", "transformers", "tokenizers", "datasets", "accelerate"}
+    assert all(v[0].isdigit() and "+" not in v for v in found.values())

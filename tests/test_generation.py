@@ -1,0 +1,262 @@
+"""utils.generation、utils.decoding、utils.kv_cache:与 transformers 相等,缓存、分批不改变结果。"""
+
+import math
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertLMHeadModel,
+    RepetitionPenaltyLogitsProcessor,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from utils import generation as G
+from utils.tokenization import build_tokenizer
+
+TEXT = "今天是个大晴天,鹤鸣市最低气温8摄氏度。昼夜温差达9度,老人和孩子要注意添衣!银滩队以3比2获胜"
+INTROS = ["今天是个大晴天。", "鹤鸣市气温8度。", "银滩队以3比2获胜,老人和孩子", "天", "昼夜温差大!"]
+POSITIONS = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """模型极小,多线程只会互相等待。"""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer("char", [TEXT])
+
+
+def make_model(tokenizer, seed=0, is_decoder=True, cls=BertLMHeadModel):
+    """随机的小模型:logits 差距拉大,并让 [SEP] 不时胜出,好让各行长短不一。"""
+    torch.manual_seed(seed)
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                        intermediate_size=64, max_position_embeddings=POSITIONS, is_decoder=is_decoder,
+                        initializer_range=0.4)
+    model = cls(config).eval()
+    with torch.no_grad():
+        model.cls.predictions.bias[tokenizer.sep_token_id] = 2.0
+    return model
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return make_model(tokenizer)
+
+
+def library(model, tokenizer, intro, **options):
+    """transformers 自己的 generate,返回新写的文字(不含 [SEP])。"""
+    ids = torch.tensor([G.encode_prompt(tokenizer, intro, "")])
+    banned = tokenizer.convert_tokens_to_ids(list(G.NEVER))
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), eos_token_id=tokenizer.sep_token_id,
+                         pad_token_id=0, suppress_tokens=banned, **options)
+    return tokenizer.decode(out[0, ids.size(1):], skip_special_tokens=True)
+
+
+# ---- 改造分布
+@pytest.mark.parametrize("k", [1, 3, 7, 1000])
+def test_top_k_equals_library(k):
+    logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(k))
+    logits[0, :10] = logits[0, 10]                                   # 并列
+    torch.testing.assert_close(G.top_k_filter(logits, k), TopKLogitsWarper(k)(None, logits))
+
+
+@pytest.mark.parametrize("p", [1e-6, 0.3, 0.9, 1.0])
+def test_top_p_equals_library(p):
+    logits = 3 * torch.randn(4, 50, generator=torch.Generator().manual_seed(int(100 * p)))
+    logits[1] = 0.0                                                  # 均匀分布
+    logits[2, 5:] = -math.inf
+    torch.testing.assert_close(G.top_p_filter(logits, p), TopPLogitsWarper(p)(None, logits))
+
+
+def test_repetition_penalty_equals_library():
+    logits = torch.randn(3, 20, generator=torch.Generator().manual_seed(0))
+    ids = torch.tensor([[1, 2, 2, 7], [0, 0, 0, 0], [19, 3, 4, 5]])
+    seen = torch.zeros(3, 20, dtype=torch.bool).scatter(1, ids, True)
+    torch.testing.assert_close(G.repetition_penalty(logits, seen, 1.7),
+                               RepetitionPenaltyLogitsProcessor(1.7)(ids, logits.clone()))
+
+
+def test_filters_leave_their_input_alone():
+    logits = torch.randn(2, 9)
+    before = logits.clone()
+    G.top_k_filter(logits, 2), G.top_p_filter(logits, 0.2), G.apply_temperature(logits, 0.5)
+    G.repetition_penalty(logits, torch.ones(2, 9, dtype=torch.bool), 2.0)
+    assert torch.equal(logits, before)
+
+
+def test_sample_frequencies_match_probabilities():
+    logits = torch.tensor([[0.0, 1.0, -math.inf, 2.0, -1.0]])
+    p, n = logits.softmax(-1)[0], 20_000
+    u = torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    counts = torch.bincount(G.sample_next(logits.expand(n, -1), u), minlength=5)
+    assert counts[2] == 0
+    chi2 = ((counts - n * p)[p > 0] ** 2 / (n * p[p > 0])).sum()
+    assert chi2 < 16.27                                              # 自由度 3,显著性 0.001
+    ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    middle = torch.tensor([[-math.inf, 0.0, -math.inf]]).expand(2, -1)
+    assert G.sample_next(middle, ends).tolist() == [1, 1]            # 两端也落不到概率为 0 的词元上
+
+
+# ---- 与 transformers 的 generate 逐字相等
+@pytest.mark.parametrize("seed", [0, 1, 4])
+@pytest.mark.parametrize("penalty", [1.0, 1.5])
+def test_greedy_equals_library(tokenizer, seed, penalty):
+    model = make_model(tokenizer, seed)
+    ours = G.generate(model, tokenizer, INTROS, max_new_tokens=30, repetition_penalty=penalty)
+    theirs = [library(model, tokenizer, intro, do_sample=False, max_new_tokens=30, repetition_penalty=penalty)
+              for intro in INTROS]
+    assert ours == theirs
+    assert penalty > 1 or len({len(text) for text in ours}) > 1      # 各行长短不一,才考得到逐行停止
+
+
+@pytest.mark.parametrize("beams,length_penalty", [(1, 1.0), (2, 1.0), (4, 0.0), (5, 1.6)])
+def test_beam_search_equals_library(tokenizer, beams, length_penalty):
+    for seed in (0, 1):
+        model = make_model(tokenizer, seed)
+        ours = G.generate(model, tokenizer, INTROS, max_new_tokens=12, strategy="beam", num_beams=beams,
+                          length_penalty=length_penalty)
+        theirs = [library(model, tokenizer, intro, do_sample=False, num_beams=beams, max_new_tokens=12,
+                          length_penalty=length_penalty) for intro in INTROS]
+        assert ours == theirs
+
+
+# ---- 缓存、分批、种子
+def test_cached_logits_equal_uncached(model, tokenizer):
+    prompts = [G.encode_prompt(tokenizer, intro, "") for intro in INTROS]
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
+    cached, plain = (decoder(model, ids, ids != 0, 10) for decoder in (G.CachedDecoder, G.UncachedDecoder))
+    for step in range(10):
+        torch.testing.assert_close(cached.logits, plain.logits, atol=2e-4, rtol=1e-4)
+        tokens = plain.logits.argmax(-1)
+        if step == 4:
+            keep = torch.tensor([3, 0, 0, 2])
+            cached.select(keep), plain.select(keep)
+            tokens = tokens[keep]
+        cached.advance(tokens), plain.advance(tokens)
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 1.3, "top_k": 20, "top_p": 0.95, "seed": 7},
+                                 {"repetition_penalty": 1.3}, {"strategy": "beam", "num_beams": 3}])
+def test_batching_and_cache_do_not_change_the_text(model, tokenizer, how):
+    together = G.generate(model, tokenizer, INTROS, max_new_tokens=25, **how)
+    assert together == G.generate(model, tokenizer, INTROS, max_new_tokens=25, use_cache=False, **how)
+    assert together == G.generate(model, tokenizer, INTROS, max_new_tokens=25, batch_size=2, **how)
+    assert together[0] == G.generate(model, tokenizer, INTROS[:1], max_new_tokens=25, **how)[0]
+    if "seed" not in how:
+        assert together == [G.generate(model, tokenizer, [i], max_new_tokens=25, **how)[0] for i in INTROS]
+
+
+def test_seeds(model, tokenizer):
+    def write(seed):
+        return G.generate(model, tokenizer, [INTROS[0]] * 3, max_new_tokens=20, temperature=2.0, seed=seed)
+
+    assert write(1) == write(1) != write(2)
+    assert len(set(write(1))) > 1                                    # 同一批里,同样的提示也各抽各的
+
+
+def test_never_writes_special_tokens(tokenizer):
+    model = make_model(tokenizer)
+    with torch.no_grad():
+        model.cls.predictions.bias[: len(tokenizer)] = 0.0
+        model.cls.predictions.bias[[0, 1, 2, 4]] = 50.0              # [PAD] [UNK] [CLS] [MASK] 本来必胜
+    steps = list(G.stream(model, tokenizer, "今天", max_new_tokens=20))
+    assert steps and not {s.text for s in steps} & set(G.NEVER)
+    assert not {c.text for s in steps for c in s.candidates} & set(G.NEVER)
+    assert all(len(t) for t in G.generate(model, tokenizer, INTROS, max_new_tokens=5, temperature=5.0))
+
+
+# ---- 续写与边写边看
+def test_complete_goes_through_sep_into_the_body(tokenizer):
+    model = make_model(tokenizer)
+    with torch.no_grad():
+        model.cls.predictions.bias[tokenizer.sep_token_id] += 2.0
+    article = G.complete(model, tokenizer, "今天是个")
+    assert article.intro.startswith("今天是个") and article.finished and "[SEP]" not in str(article)
+    steps = list(G.stream(model, tokenizer, "今天是个"))
+    cut = [s.text for s in steps].index("[SEP]")
+    assert "今天是个" + "".join(s.text for s in steps[:cut]) == article.intro
+    assert "".join(s.text for s in steps[cut + 1: -1]) == article.body and steps[-1].text == "[SEP]"
+    assert {s.part for s in steps[: cut + 1]} == {"intro"} and {s.part for s in steps[cut + 1:]} <= {"body"}
+    whole = G.complete(model, tokenizer, "今天是个大晴天。\n鹤鸣市")
+    assert whole.intro == "今天是个大晴天。" and whole.body.startswith("鹤鸣市")
+
+
+def test_stream_probabilities(model, tokenizer):
+    how = {"temperature": 0.7, "top_k": 3, "seed": 3}
+    steps = list(G.stream(model, tokenizer, "今天是个\n", max_new_tokens=15, n_candidates=40, **how))
+    text = "".join(s.text for s in steps if s.text != "[SEP]")
+    assert text == G.complete(model, tokenizer, "今天是个\n", max_new_tokens=15, **how).body
+    for step in steps:
+        assert sum(c.chance for c in step.candidates) == pytest.approx(1, abs=1e-5)
+        assert sum(c.chance > 0 for c in step.candidates) == 3
+        assert step.chance > 0 and any(c.text == step.text for c in step.candidates)
+        order = [c.probability for c in step.candidates]
+        assert order == sorted(order, reverse=True)
+
+
+def test_writes_until_positions_run_out(tokenizer):
+    model = make_model(tokenizer)
+    with torch.no_grad():
+        model.cls.predictions.bias[tokenizer.sep_token_id] = -1e4
+    texts = G.generate(model, tokenizer, INTROS)
+    assert [len(t) for t in texts] == [POSITIONS - 1 - len(G.encode_prompt(tokenizer, i, "")) for i in INTROS]
+    article = G.complete(model, tokenizer, "今天")
+    assert not article.finished and len(article.intro) == POSITIONS - 2
+
+
+def test_training_state_is_restored(model, tokenizer):
+    model.train()
+    G.generate(model, tokenizer, INTROS[:1], max_new_tokens=2)
+    for _ in G.stream(model, tokenizer, "今天", max_new_tokens=2):
+        pass
+    assert model.training
+    model.eval()
+
+
+# ---- 说得清楚的错误
+@pytest.mark.parametrize("how,message", [
+    ({"temperature": 0.0}, "温度"), ({"temperature": -1.0}, "温度"), ({"temperature": math.nan}, "温度"),
+    ({"top_p": 0.0}, "top_p"), ({"top_p": 1.5}, "top_p"), ({"top_k": 0}, "top_k"),
+    ({"repetition_penalty": 0.0}, "重复惩罚"), ({"strategy": "nucleus"}, "策略"),
+    ({"strategy": "greedy", "top_p": 0.9}, "抽样"), ({"strategy": "beam", "num_beams": 0}, "束宽"),
+    ({"max_new_tokens": 0}, "max_new_tokens"), ({"max_new_tokens": 1000}, "最多是")])
+def test_bad_settings_are_refused_in_chinese(model, tokenizer, how, message):
+    with pytest.raises(ValueError, match=message):
+        G.generate(model, tokenizer, INTROS, **how)
+
+
+def test_bad_prompts_and_models_are_refused(model, tokenizer):
+    for empty in ("", "  ", None):
+        with pytest.raises(ValueError, match="提示是空的"):
+            G.complete(model, tokenizer, empty)
+    with pytest.raises(ValueError, match="个位置"):
+        G.generate(model, tokenizer, ["晴" * 100])
+    assert len(G.generate(model, tokenizer, ["晴" * (POSITIONS - 4)])[0]) <= 1       # 最长的提示,只够写一个字
+    with pytest.raises(ValueError, match="个位置"):
+        G.generate(model, tokenizer, ["晴" * (POSITIONS - 3)])
+    with pytest.raises(TypeError, match="列表"):
+        G.generate(model, tokenizer, "今天")
+    with pytest.raises(ValueError, match="看得见未来"):
+        G.generate(make_model(tokenizer, is_decoder=False), tokenizer, INTROS)
+    with pytest.raises(ValueError, match="看得见未来"):
+        G.complete(make_model(tokenizer, is_decoder=False, cls=BertForMaskedLM), tokenizer, "今天")
+    with pytest.raises(TypeError, match="BertLMHeadModel"):
+        G.generate(torch.nn.Linear(2, 2), tokenizer, INTROS)
+    with pytest.raises(ValueError, match="束搜索"):
+        G.stream(model, tokenizer, "今天", strategy="beam")
+    assert G.generate(model, tokenizer, []) == []
+
+
+def test_text_that_looks_like_special_tokens_is_plain_text(tokenizer):
+    ids = G.encode_prompt(tokenizer, "今天[SEP]", "")
+    assert ids.count(tokenizer.sep_token_id) == 1

@@ -1,0 +1,170 @@
+"""utils.widgets 与 utils.attention_figures：数值不失真、改句子会重算、错误说得清楚、文字只当文字。"""
+
+import re
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from test_attention import SENTENCE, char_tokenizer, tiny_bert
+
+from utils import widgets as W
+from utils.attention import Attentions, get_attentions, get_head_vectors
+from utils.attention_figures import printable, visible
+from utils.plotting import use_chinese_font
+
+
+@pytest.fixture(scope="module", autouse=True)
+def chinese_font():
+    use_chinese_font()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return char_tokenizer()
+
+
+@pytest.fixture()
+def widget(tokenizer):
+    return W.AttentionWidget(tiny_bert(), tokenizer, SENTENCE, layer=1, head=3, token=2)
+
+
+def sent(widget) -> np.ndarray:
+    T = len(widget.tokens)
+    return np.frombuffer(widget.weights, np.uint8).reshape(widget.n_layers, widget.n_heads, T, T) / 255
+
+
+def test_what_is_sent_is_the_models_attention_in_bytes(widget, tokenizer):
+    expected = get_attentions(tiny_bert(), tokenizer, SENTENCE)
+    assert widget.tokens == expected.tokens and (widget.layer, widget.head, widget.token) == (1, 3, 2)
+    np.testing.assert_allclose(sent(widget), expected.weights.numpy(), atol=0.5 / 255 + 1e-6)
+
+
+def test_a_new_sentence_is_computed_at_once_with_the_kernels_model(widget, tokenizer):
+    widget.text = "今天晴"
+    assert widget.tokens == ["[CLS]", "今", "天", "晴", "[SEP]"]
+    assert (widget.version, widget.error, widget.token) == (1, "", -1)
+    expected = get_attentions(tiny_bert(), tokenizer, "今天晴").weights.numpy()
+    np.testing.assert_allclose(sent(widget), expected, atol=0.5 / 255 + 1e-6)
+
+
+def test_a_bad_sentence_keeps_the_picture_and_says_why(widget):
+    before = widget.weights
+    for text, reason in (("", "空"), ("好" * 70, "位置"), ("好" * 10000, "10002")):
+        widget.text = text
+        assert reason in widget.error and widget.weights == before and len(widget.tokens) == 9
+    assert widget.version == 3
+    widget.text = SENTENCE
+    assert widget.error == "" and widget.version == 4
+
+
+def test_an_unforeseen_error_also_reaches_the_picture(widget, monkeypatch):
+    monkeypatch.setattr(widget, "_compute", lambda text: 1 / 0)
+    widget.text = "今天"
+    assert "ZeroDivisionError" in widget.error and widget.version == 1
+
+
+def test_wrong_arguments_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="没有第 2 层"):
+        W.AttentionWidget(tiny_bert(), tokenizer, SENTENCE, layer=2)
+    with pytest.raises(ValueError, match="最多画 5 个"):
+        W.AttentionWidget(tiny_bert(), tokenizer, SENTENCE, max_tokens=5)
+    with pytest.raises(ValueError, match="attentions"):
+        W.AttentionWidget(text=SENTENCE)
+    vectors = get_head_vectors(tiny_bert(), tokenizer, SENTENCE)
+    with pytest.raises(ValueError, match="token"):
+        W.AttentionStepper(vectors, token=9)
+
+
+def test_a_picture_of_given_weights_cannot_be_edited():
+    found = Attentions(["a", "b"], torch.full((1, 1, 2, 2), 0.5))
+    widget = W.AttentionWidget(attentions=found)
+    assert widget.live is False
+    widget.text = "别的句子"
+    assert widget.tokens == ["a", "b"] and widget.version == 0
+
+
+def test_twelve_layers_of_twelve_heads_on_64_tokens_stay_under_a_megabyte():
+    found = Attentions(["字"] * 64, torch.softmax(torch.randn(12, 12, 64, 64), -1))
+    widget = W.AttentionWidget(attentions=found)
+    state = widget.get_state()
+    size = sum(len(value) if isinstance(value, (bytes, str)) else len(str(value)) for value in state.values())
+    assert len(widget.weights) == 12 * 12 * 64 * 64 and size < 1_000_000
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+def test_the_stepper_sends_every_step_exactly(tokenizer, decoder):
+    model = tiny_bert(is_decoder=decoder)
+    stepper = W.AttentionStepper(get_head_vectors(model, tokenizer, SENTENCE, 1, 2), token=4, step=1)
+    T, D = len(stepper.tokens), stepper.dim
+    numbers = {name: np.frombuffer(getattr(stepper, name), np.float32)
+               for name in ("q", "k", "v", "scores", "scaled", "masked", "weights", "output")}
+    q, k, v = (numbers[name].reshape(T, D) for name in "qkv")
+    np.testing.assert_allclose(numbers["scores"].reshape(T, T), q @ k.T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(numbers["scaled"] * D ** 0.5, numbers["scores"], rtol=1e-4, atol=1e-5)
+    hidden = np.isneginf(numbers["masked"].reshape(T, T))
+    np.testing.assert_array_equal(hidden, np.triu(np.full((T, T), decoder), 1))
+    weights = numbers["weights"].reshape(T, T)
+    expected = get_attentions(model, tokenizer, SENTENCE).weights[1, 2].numpy()
+    np.testing.assert_allclose(weights, expected, atol=1e-5)
+    np.testing.assert_allclose(numbers["output"].reshape(T, D), weights @ v, rtol=1e-4, atol=1e-5)
+
+
+def test_invisible_characters_become_visible():
+    assert visible("a b\n\u200f\0") == "a␣b⏎U+200FU+0000"
+    assert visible("<script>") == "<script>"
+
+
+HOSTILE = ["<script>", "</script>", "$x$", "$", "{}", "\\frac", "\u202e", "\0", "\U0010ffff", "\U00013000"]
+
+
+def test_figures_draw_hostile_text_as_text():
+    T = len(HOSTILE)
+    found = Attentions(HOSTILE, torch.softmax(torch.randn(1, 1, T, T), -1))
+    figure = W.attention_figure(found, token=2)
+    figure.canvas.draw()  # 少一个字形就会报错
+    drawn = {text.get_text() for ax in figure.axes for text in ax.texts}
+    labels = [text for ax in figure.axes[:2] for text in (*ax.texts, *ax.get_xticklabels(), ax.title)]
+    assert not any(text.get_parse_math() for text in labels if "$" in text.get_text())
+    assert {"<script>", "$x$", "U+0000", "U+202E", "U+13000"} <= drawn
+    assert printable("汉") == "汉"
+    plt.close(figure)
+
+
+def test_figures_show_the_numbers_and_refuse_what_is_not_there(tokenizer):
+    model = tiny_bert()
+    found = get_attentions(model, tokenizer, SENTENCE)
+    figure = W.attention_figure(found, 1, 2)
+    np.testing.assert_allclose(np.asarray(figure.axes[1].images[0].get_array()), found.weights[1, 2].numpy())
+    for wrong in ((2, 0, None), (0, 4, None), (0, 0, 9)):
+        with pytest.raises(IndexError):
+            W.attention_figure(found, *wrong)
+    vectors = get_head_vectors(model, tokenizer, SENTENCE, 1, 2)
+    steps = W.stepper_figure(vectors, 3)
+    widths = [bar.get_width() for bar in steps.axes[3].patches]
+    np.testing.assert_allclose(widths, found.weights[1, 2, 3].numpy(), atol=1e-5)
+    plt.close("all")
+
+
+@pytest.mark.parametrize("show", [W.show_attention, W.show_stepper])
+def test_a_static_picture_stands_before_the_interactive_one(tokenizer, monkeypatch, show):
+    shown = []
+    monkeypatch.setattr(W, "display", shown.append)
+    assert show(tiny_bert(), tokenizer, SENTENCE, layer=1, head=1, token=3) is None
+    assert [type(thing).__name__ for thing in shown][0] == "Figure" and len(shown) == 2
+    assert isinstance(shown[1], (W.AttentionWidget, W.AttentionStepper)) and shown[1].token == 3
+    assert not plt.get_fignums()  # 关掉了，notebook 不会再画一遍
+
+
+def test_scripts_write_text_only_and_fetch_nothing():
+    for kind in (W.AttentionWidget, W.AttentionStepper):
+        script = str(kind._esm)
+        assert "export default" in script
+        banned = ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "fetch(", "import(")
+        assert not [name for name in banned if name in script]
+        addresses = set(re.findall(r"https?://[^\"' )]+", script + str(kind._css)))
+        assert addresses <= {"http://www.w3.org/2000/svg"}  # 只是 SVG 的名字空间，不会被访问

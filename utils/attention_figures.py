@@ -1,0 +1,126 @@
+"""注意力的静态图：放在每张交互图旁边，不运行 notebook 也看得到，也能印在纸上。"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+
+from utils.attention import Attentions, HeadVectors, attention_steps
+from utils.plotting import COLORS, heatmap
+
+INK, PICK = COLORS[0], COLORS[1]
+
+
+def visible(token: str) -> str:
+    """让看不见的字符看得见：空格写成 ␣,换行写成 ⏎,控制符与方向符写成 U+XXXX。"""
+    known = {" ": "␣", "\n": "⏎", "\t": "⇥", "\u3000": "␣"}
+    hidden = ("Cc", "Cf", "Co", "Cs")
+    return "".join(known.get(c, f"U+{ord(c):04X}" if unicodedata.category(c) in hidden else c) for c in token)
+
+
+@cache
+def _glyphs(families: tuple[str, ...]) -> frozenset[int]:
+    codes: set[int] = set()
+    for family in families:
+        font = font_manager.get_font(font_manager.findfont(family, fallback_to_default=True))
+        codes |= set(font.get_charmap())
+    return frozenset(codes)
+
+
+def printable(token: str) -> str:
+    """matplotlib 画得出的样子：看不见的字符先 visible，字体里没有的字写成 U+XXXX。"""
+    glyphs = _glyphs(tuple(plt.rcParams["font.family"]))
+    return "".join(c if ord(c) in glyphs else f"U+{ord(c):04X}" for c in visible(token))
+
+
+def _plain(ax: Axes) -> None:
+    for text in (*ax.get_xticklabels(), *ax.get_yticklabels(), *ax.texts):
+        text.set_parse_math(False)  # 句子里的 $ 是美元，不是公式
+
+
+def _lines(ax: Axes, weights: np.ndarray, names: Sequence[str], token: int | None, size: float) -> None:
+    T = len(names)
+    for i, j in np.argwhere(weights >= (0.03 if token is None else 0.004)):
+        if token is None or i == token:
+            w = float(weights[i, j])
+            curve = Path([(0.0, i), (0.5, i), (0.5, j), (1.0, j)], [Path.MOVETO] + [Path.CURVE4] * 3)
+            ax.add_patch(PathPatch(curve, fill=False, edgecolor=INK, alpha=float(np.sqrt(w)),
+                                   linewidth=0.5 + (2.5 if token is None else 4) * w))
+    for i, name in enumerate(names):
+        ax.text(-0.04, i, name, ha="right", va="center", fontsize=size, color=PICK if i == token else "black")
+        ax.text(1.04, i, name, ha="left", va="center", fontsize=size)
+    ax.set(xlim=(-0.3, 1.3), ylim=(T - 0.4, -0.6))
+    ax.axis("off")
+
+
+def attention_figure(attentions: Attentions, layer: int = 0, head: int = 0,
+                     token: int | None = None) -> Figure:
+    """一个头的注意力：左边连线（谁看向谁），右边矩阵（行是看的一方，列是被看的一方）。
+
+    参数：attentions: get_attentions 的结果；layer, head：从 0 数起；token：只画这个词元的连线，None 画全部。
+    返回：matplotlib 图。错误：IndexError：没有这一层、这个头或这个词元。
+    """
+    if not (0 <= layer < attentions.layers and 0 <= head < attentions.heads):
+        raise IndexError(f"没有层 {layer} · 头 {head}：共 {attentions.layers} 层 × {attentions.heads} 头。")
+    names, weights = [printable(name) for name in attentions.tokens], attentions.weights[layer, head].numpy()
+    T = len(names)
+    if token is not None and not 0 <= token < T:
+        raise IndexError(f"没有词元 {token}：这句话只有 {T} 个词元。")
+    size = 11 if T <= 24 else 9 if T <= 36 else 6.5
+    height = min(9.5, 1.6 + 0.2 * max(T, 10))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, height), width_ratios=[2, 3])
+    _lines(left, weights, names, token, size)
+    left.set_title("谁在看 → 看向谁" if token is None else f"「{names[token]}」看向谁", parse_math=False)
+    heatmap(weights, names, names, f"层 {layer} · 头 {head} 的权重（每行之和是 1）", ax=right,
+            xlabel="看向谁（键）", ylabel="谁在看（查询）", vmin=0)
+    right.tick_params(labelsize=size)
+    right.tick_params(axis="x", rotation=0 if T <= 14 else 90)
+    figure.colorbar(right.images[0], ax=right, label="权重", fraction=0.046, pad=0.02)
+    if token is not None:
+        right.add_patch(plt.Rectangle((-0.5, token - 0.5), T, 1, fill=False, edgecolor=PICK, linewidth=1.8))
+    for ax in (left, right):
+        _plain(ax)
+    return figure
+
+
+def stepper_figure(vectors: HeadVectors, token: int = 0) -> Figure:
+    """一个词元的五步：q·k、÷√d、掩码、softmax、按权重加总 v。
+
+    参数：vectors：一个头的 q、k、v;token：哪个词元（从 0 数起）。返回：matplotlib 图。
+    """
+    names, T = [printable(name) for name in vectors.tokens], len(vectors.tokens)
+    numbers = {name: x.numpy() for name, x in attention_steps(vectors).items()}
+    size = 10 if T <= 26 else 7
+    height = min(9.5, 1.5 + 0.2 * max(T, 10))
+    figure, axes = plt.subplots(1, 5, figsize=(9, height), width_ratios=[2, 2, 2, 2, 3], sharey=True)
+    allowed = np.isfinite(numbers["masked"][token])
+    titles = ["① q·k", f"② ÷ √{vectors.q.size(-1)}", "③ 掩码", "④ softmax", "⑤ 权重 × v"]
+    for ax, title, key in zip(axes, titles, ("scores", "scaled", "masked", "weights"), strict=False):
+        values = np.where(np.isfinite(numbers[key][token]), numbers[key][token], 0.0)
+        ax.barh(range(T), values, color=[INK if x >= 0 else PICK for x in values], height=0.7)
+        ax.axvline(0, color="#555555", linewidth=0.8)
+        ax.set_title(title, fontsize=11)
+        ax.tick_params(labelsize=size)
+        for j in np.flatnonzero(~allowed) if key == "masked" else ():
+            ax.text(0, j, " −∞", va="center", fontsize=size, color="#555555")
+    mixed = numbers["weights"][token][:, None] * numbers["v"]  # (T, D)
+    most = float(np.abs(mixed).max()) or 1.0
+    axes[4].imshow(mixed, cmap="PuOr_r", vmin=-most, vmax=most, aspect="auto")
+    axes[4].set_title(titles[4], fontsize=11)
+    axes[4].set_xlabel("维（竖着加起来就是新向量）", fontsize=size)
+    axes[4].tick_params(labelsize=size)
+    axes[0].set_yticks(range(T), names)
+    axes[0].set_ylim(T - 0.5, -0.5)
+    axes[0].get_yticklabels()[token].set_color(PICK)
+    figure.suptitle(f"「{names[token]}」的一步步：分数怎样变成权重", parse_math=False)
+    _plain(axes[0])
+    return figure

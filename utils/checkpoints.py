@@ -1,0 +1,128 @@
+"""检查点（checkpoint）：学习者自己练出来的优先，没有就用课程附带的。
+
+附带的检查点在 data/checkpoints/(safetensors、fp16)，由 `python -m utils.checkpoints build` 制作。
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, BertForMaskedLM, BertLMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
+
+from utils.environment import PRESETS, SHIPPED, Preset, choose_preset, outputs_dir, pick_device, set_seed, versions
+
+KINDS = {"mlm": ("06_mlm_pretraining", "会填空的 BERT"), "clm": ("08_clm_finetuning", "会写正文的解码器")}
+
+
+def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, info: dict,
+                    half: bool = False) -> Path:
+    """把模型、分词器和说明存进一个文件夹（safetensors，不含 pickle）。
+
+    参数：
+        model, tokenizer: 要存的东西。
+        folder: 存到哪里；已有的同名文件会被换掉。
+        info: 说明（步数、损失等），写进 course.json。
+        half: 是否以 fp16 存盘（体积减半）。
+    返回：
+        folder。
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = model.dtype
+    (model.half() if half else model).save_pretrained(folder)
+    model.to(dtype)
+    tokenizer.save_pretrained(folder)
+    text = json.dumps(info | {"versions": versions()}, ensure_ascii=False, indent=1)
+    (folder / "course.json").write_text(text + "\n", encoding="utf-8", newline="\n")
+    return folder
+
+
+def find_checkpoint(kind: str, preset: Preset | None = None, prefer: str = "own") -> tuple[Path, str]:
+    """找检查点：返回 （文件夹，一句话的来历）。
+
+    参数：
+        kind: "mlm" 或 "clm"。
+        preset: 预设；None 表示自动选。
+        prefer: "own" 先找学习者自己的，"shipped" 只用附带的。
+    异常：
+        ValueError: kind 或 prefer 不对。
+        FileNotFoundError: 两处都没有。
+    """
+    if kind not in KINDS or prefer not in ("own", "shipped"):
+        raise ValueError(f"kind 只能是 {'、'.join(KINDS)}，prefer 只能是 own 或 shipped；得到的是 {kind}、{prefer}。")
+    notebook, what = KINDS[kind]
+    own = outputs_dir(preset or choose_preset()) / kind
+    if prefer == "own" and (own / "config.json").exists():
+        return own, f"{what}：用的是你自己在 {notebook} 里练出来的。"
+    shipped = SHIPPED / kind
+    if not (shipped / "config.json").exists():
+        raise FileNotFoundError(f"课程附带的检查点 data/checkpoints/{kind} 不见了。请用 git checkout data/checkpoints 恢复，"
+                                f"或者先运行 {notebook}。")
+    return shipped, f"{what}：用的是课程附带的检查点" + (f"（运行 {notebook} 可以换成你自己的）。" if prefer == "own" else "。")
+
+
+def load_checkpoint(kind: str, model_class: type[PreTrainedModel], preset: Preset | None = None, prefer: str = "own",
+                    **changes) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, str]:
+    """载入检查点，权重转成 float32，处于评估模式。
+
+    参数：
+        kind: "mlm"（BertForMaskedLM 的权重）或 "clm"（因果解码器的权重）。
+        model_class: 例如 BertForMaskedLM、BertLMHeadModel。
+        preset, prefer: 同 find_checkpoint。
+        **changes: 交给 from_pretrained 的改动，例如 is_decoder=True。
+    返回：
+        （模型，分词器，一句话的来历）。
+    """
+    folder, source = find_checkpoint(kind, preset, prefer)
+    model = model_class.from_pretrained(folder, dtype=torch.float32, local_files_only=True, **changes)
+    if model_class is BertLMHeadModel:
+        model.loss_type = "ForCausalLM"                  # 库认不出这个类该用哪种损失，不写明会有警告
+    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True), source
+
+
+def build(mlm_steps: int, clm_steps: int, n_docs: int, preset: Preset) -> None:
+    """从头制作两个附带的检查点：先预训练 MLM，再从它微调 CLM。"""
+    from utils.corpus import floor, load_corpus
+    from utils.tokenization import build_tokenizer
+    from utils.training import (
+        bert_config, clm_collator, encode_docs, evaluate, fixed_batches, mlm_collator, set_positions, train,
+        training_arguments,
+    )
+
+    device, seed = pick_device(), 2026
+    set_seed(seed)
+    corpus = load_corpus(n_docs=n_docs)
+    texts = corpus["train"]["intro"][:] + corpus["train"]["body"][:]
+    tokenizer = build_tokenizer("char", texts, model_max_length=preset.max_len)
+    encoded = {split: encode_docs(docs, tokenizer, preset.max_len) for split, docs in corpus.items()}
+    work = outputs_dir(preset) / "build"
+    model = set_positions(BertForMaskedLM(bert_config(preset, tokenizer)))
+    held = fixed_batches(encoded["test"], mlm_collator(tokenizer, seed=seed), 500)
+    args = training_arguments(work, mlm_steps, preset, device, seed)
+    history = train(model, encoded["train"], mlm_collator(tokenizer, preset.mask_rate), args,
+                    lambda m: evaluate(m, held, False))
+    info = {"steps": mlm_steps, "n_docs": n_docs, "seed": seed, "test_masked_nats": history.eval_loss[-1],
+            "test_masked_accuracy": history.eval_accuracy[-1]}
+    save_checkpoint(model, tokenizer, SHIPPED / "mlm", info, half=True)
+
+    model, tokenizer, _ = load_checkpoint("mlm", BertLMHeadModel, prefer="shipped", is_decoder=True)
+    held = fixed_batches(encoded["test"], clm_collator(tokenizer), 500)
+    args = training_arguments(work, clm_steps, preset, device, seed)
+    history = train(model, encoded["train"], clm_collator(tokenizer), args, lambda m: evaluate(m, held, True))
+    limit = floor(corpus["test"].select(range(min(500, len(corpus["test"])))), "body")["nats_per_token"]
+    info = {"steps": clm_steps, "n_docs": n_docs, "seed": seed, "test_body_nats": history.eval_loss[-1],
+            "test_body_floor": limit, "ratio_to_floor": history.eval_loss[-1] / limit}
+    save_checkpoint(model, tokenizer, SHIPPED / "clm", info, half=True)
+    print(json.dumps(info, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="制作课程附带的检查点")
+    parser.add_argument("command", choices=["build"])
+    parser.add_argument("--mlm-steps", type=int, default=1500)
+    parser.add_argument("--clm-steps", type=int, default=1600)
+    parser.add_argument("--docs", type=int, default=60000)
+    options = parser.parse_args()
+    build(options.mlm_steps, options.clm_steps, options.docs, PRESETS["cpu"])

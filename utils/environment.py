@@ -1,0 +1,177 @@
+"""课程环境：路径、预设、设备、随机种子，以及记录测量结果的小函数。
+
+本模块只是铺路石（plumbing）：没有任何要学的模型知识，所以从第一本 notebook 起就直接导入。
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+SHIPPED = DATA / "checkpoints"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """一套成套的大小：模型多大、数据多少、练多少步。
+
+    属性：
+        name: 预设名。
+        n_docs: 语料的文档数（训练、验证、测试合计）。
+        layers, hidden, heads: 层数 L、隐藏维度 d_model、注意力头数 H。
+        max_len: 最多能放下的词元数（位置嵌入的行数）。
+        batch_size: 一个小批（batch）里有多少篇文档。
+        lr: 学习率的峰值。
+        mlm_steps, clm_steps: 预训练与微调的步数。
+        eval_docs: 每次评估用多少篇留出文档。
+        init_std: 随机初始权重的标准差。
+        mask_rate: MLM 训练时每个词元被选中的概率。
+        dropout: 训练时随机丢弃的比例。
+    """
+
+    name: str
+    n_docs: int
+    layers: int
+    hidden: int
+    heads: int
+    max_len: int
+    batch_size: int
+    lr: float
+    mlm_steps: int
+    clm_steps: int
+    eval_docs: int
+    init_std: float
+    mask_rate: float = 0.3
+    dropout: float = 0.0
+
+
+PRESETS = {
+    "smoke": Preset("smoke", 2000, 2, 64, 4, 256, 16, 4e-3, 300, 150, 60, 0.1),
+    "cpu": Preset("cpu", 20000, 3, 192, 6, 256, 32, 2e-3, 450, 450, 200, 0.04),
+    "gpu": Preset("gpu", 20000, 6, 768, 12, 512, 128, 3e-4, 3000, 2000, 500, 0.02, dropout=0.1),
+}
+
+
+def pick_device() -> torch.device:
+    """选设备：有 NVIDIA GPU 用 cuda，其次苹果芯片的 mps，都没有就用 cpu。"""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def choose_preset(name: str | None = None) -> Preset:
+    """按名字取预设；不给名字时先看环境变量 COURSE_PRESET，再看有没有 GPU。
+
+    参数：
+        name: "smoke"、"cpu"、"gpu" 之一，或 None。
+    返回：
+        Preset。
+    异常：
+        ValueError: 名字不在三者之中。
+    """
+    name = name or os.environ.get("COURSE_PRESET") or ("gpu" if torch.cuda.is_available() else "cpu")
+    if name not in PRESETS:
+        raise ValueError(f"没有名为「{name}」的预设。可用的有：{'、'.join(PRESETS)}。")
+    return PRESETS[name]
+
+
+def outputs_dir(preset: Preset) -> Path:
+    """学习者自己的产物放在哪里：outputs/<预设名>/；环境变量 COURSE_OUTPUTS 可以另指一处。"""
+    base = Path(os.environ.get("COURSE_OUTPUTS") or ROOT / "outputs")
+    return base / preset.name
+
+
+def set_seed(seed: int) -> None:
+    """把 random、numpy、torch 的随机种子一起定下来。"""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def versions() -> dict[str, str]:
+    """测量时要一并记下的版本号。"""
+    packages = ("torch", "transformers", "tokenizers", "datasets", "accelerate")
+    return {"python": platform.python_version()} | {p: version(p).split("+")[0] for p in packages}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """一本 notebook 的环境：`start()` 的返回值。
+
+    属性：
+        notebook: notebook 的名字，例如 "06_mlm_pretraining"。
+        preset: 成套的大小（Preset）。
+        device: 张量放在哪里（torch.device）。
+        seed: 随机种子。
+        outputs: 本预设的产物文件夹（Path）。
+    """
+
+    notebook: str
+    preset: Preset
+    device: torch.device
+    seed: int
+    outputs: Path
+
+    def record(self, name: str, value: float, unit: str = "") -> None:
+        """记下一个测量值：打印出来；构建课程时还会写进 notebooks/RESULTS.md。
+
+        参数：
+            name: 量的名字，例如 "留出集损失"。
+            value: 数值。
+            unit: 单位，例如 "奈特/词元"。
+        """
+        value = float(value)
+        print(f"记录：{name} = {value:.4g}{' ' if unit else ''}{unit}")
+        target = os.environ.get("COURSE_RECORDS")
+        if not target:
+            return
+        row = {
+            "name": name, "value": value, "unit": unit, "notebook": self.notebook,
+            "preset": self.preset.name, "device": self.device.type, "versions": versions(),
+        }
+        with open(target, "a", encoding="utf-8") as f:
+            f.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def start(notebook: str, preset: str | None = None, seed: int = 2026, **changes) -> Lesson:
+    """每本 notebook 的第一格：选预设和设备，定随机种子，备好中文字体。
+
+    参数：
+        notebook: notebook 的名字。
+        preset: 预设名；None 表示自动选。
+        seed: 随机种子。
+        **changes: 想改预设里的哪一项就写哪一项，例如 mlm_steps=1000。
+    返回：
+        Lesson。
+    异常：
+        ValueError: 预设名不对，或 changes 里有预设没有的项。
+    """
+    from utils.plotting import use_chinese_font
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    chosen = choose_preset(preset)
+    unknown = sorted(set(changes) - set(Preset.__dataclass_fields__))
+    if unknown:
+        raise ValueError(f"预设里没有这些项：{'、'.join(unknown)}。可以改的有：{'、'.join(Preset.__dataclass_fields__)}。")
+    chosen = replace(chosen, **changes)
+    font = use_chinese_font()
+    disable_progress_bar()                               # 读写权重的进度条只会刷屏
+    set_seed(seed)
+    lesson = Lesson(notebook, chosen, pick_device(), seed, outputs_dir(chosen))
+    v = versions()
+    print(f"预设 {chosen.name} · 设备 {lesson.device.type} · torch {v['torch']} · "
+          f"transformers {v['transformers']} · 中文字体 {font}")
+    return lesson

@@ -1,0 +1,100 @@
+"""词表：语法里每个空该填哪些词、各有多大概率。
+
+词表文件 data/news/lexicon/名字.txt：一行一个词；`@zipf q` 表示第 r 个词（r 从 0 起）的权重是 1/(r+q)，不写就是等概率；
+`@compound {甲}{乙}` 表示由别的词表拼成；词后面可以带属性，例如 `枇杷 量=个`，文中用 `{crop.量}` 取用。
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate, product
+from pathlib import Path
+from random import Random
+
+DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+class GrammarError(ValueError):
+    """词表或模式文件写错了；消息说明哪个文件、哪个模式、错在哪里。"""
+
+
+class Lexicon:
+    """一张词表：词、概率、属性。
+
+    参数：
+        name: 词表名。
+        entries: [（词，权重，属性字典）]。
+    异常：
+        GrammarError: 词表为空，或同一个词出现两次（那样推导就不唯一）。
+    """
+
+    def __init__(self, name: str, entries: list[tuple[str, float, dict[str, str]]]):
+        if not entries:
+            raise GrammarError(f"词表 {name} 是空的。")
+        self.name = name
+        self.words = [word for word, _, _ in entries]
+        self.attributes = {word: attrs for word, _, attrs in entries}
+        if len(self.attributes) < len(entries):
+            twice = sorted({w for w in self.words if self.words.count(w) > 1})[:5]
+            raise GrammarError(f"词表 {name} 里有重复的词：{'、'.join(twice)}。请删去多余的。")
+        total = math.fsum(weight for _, weight, _ in entries)
+        self.probability = {word: weight / total for word, weight, _ in entries}
+        self.cumulative = list(accumulate(self.probability[w] for w in self.words))
+        self.by_first: dict[str, list[str]] = {}
+        for word in self.words:
+            self.by_first.setdefault(word[0], []).append(word)
+
+    def draw(self, rng: Random, excluded: set[str]) -> tuple[str, float]:
+        """抽一个不在 excluded 里的词，返回 （词，log p）。"""
+        while True:
+            index = min(bisect_right(self.cumulative, rng.random()), len(self.words) - 1)
+            if self.words[index] not in excluded:
+                return self.words[index], self.log_p(self.words[index], excluded)
+
+    def log_p(self, word: str, excluded: set[str]) -> float:
+        """在排除 excluded 之后，抽到 word 的对数概率；抽不到时为 -inf。"""
+        if word in excluded:
+            return -math.inf
+        left = 1.0 - math.fsum(self.probability.get(w, 0.0) for w in excluded)
+        return math.log(self.probability[word] / left)
+
+    def at(self, text: str, pos: int) -> Iterator[str]:
+        """text 在 pos 处能对上的所有词。"""
+        for word in self.by_first.get(text[pos:pos + 1], ()):
+            if text.startswith(word, pos):
+                yield word
+
+
+def load_lexicons(folder: Path) -> dict[str, Lexicon]:
+    """读入文件夹里的全部词表；另加一张由全年 365 天组成的 date 词表。
+
+    异常：
+        GrammarError: 指令或词条写错。
+    """
+    raw: dict[str, list] = {"date": [(f"{m}月{d}日", 1.0, {}) for m, n in enumerate(DAYS, 1) for d in range(1, n + 1)]}
+    compounds: dict[str, str] = {}
+    for path in sorted(folder.glob("*.txt")):
+        q, rows = None, []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            line = line.split("#")[0].strip()
+            if line.startswith("@zipf"):
+                q = float(line.split()[1])
+            elif line.startswith("@compound"):
+                compounds[path.stem] = line.split(maxsplit=1)[1]
+            elif line.startswith("@"):
+                raise GrammarError(f"{path.name}：不认识的指令 {line}。可用的有 @zipf、@compound。")
+            elif line:
+                word, *attrs = line.split()
+                rows.append((word, dict(a.split("=", 1) for a in attrs)))
+        raw[path.stem] = [(w, 1.0 if q is None else 1.0 / (r + q), a) for r, (w, a) in enumerate(rows)]
+    for name, pattern in compounds.items():
+        parts = re.findall(r"\{(\w+)\}", pattern)
+        missing = [p for p in parts if p not in raw or p in compounds]
+        if missing:
+            raise GrammarError(f"{name}.txt:@compound 里的词表 {'、'.join(missing)} 不存在，或者自己也是拼成的。")
+        raw[name] = [("".join(w for w, _, _ in combo), math.prod(p for _, p, _ in combo), {})
+                     for combo in product(*(raw[p] for p in parts))]
+    return {name: Lexicon(name, entries) for name, entries in raw.items()}

@@ -1,0 +1,40 @@
+// 各个小部件共用的零件。页面上的每一个字都经由 textContent 写入，从不拼接 HTML。
+const SVG_NS = "http://www.w3.org/2000/svg";
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (value !== null && value !== undefined) node.setAttribute(name, String(value));
+  }
+  for (const child of children) node.append(child instanceof Node ? child : String(child));
+  return node;
+}
+const html = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG_NS, tag), attributes, children);
+
+// 一个字的大致宽度：汉字与全角符号占一格，其余约占半格
+function textWidth(text, size) {
+  let cells = 0;
+  for (const char of text) cells += char.codePointAt(0) >= 0x2e80 ? 1 : 0.62;
+  return cells * size;
+}
+const shorten = (token, limit = 8) => ([...token].length > limit ? [...token].slice(0, limit - 1).join("") + "…" : token);
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+const opacity = (weight) => Math.sqrt(clamp(weight, 0, 1));   // 人眼对淡色不敏感，开方后小权重也看得见
+
+// 小部件里的按键不该再触发 JupyterLab 的快捷键（方向键会跳到别的单元格）
+function ownKeys(root) {
+  root.setAttribute("data-lm-suppress-shortcuts", "true");
+  root.addEventListener("keydown", (event) => { if (!event.ctrlKey && !event.metaKey && !event.shiftKey) event.stopPropagation(); });
+}
+
+// 监听模型的变化，返回一个用来解除监听的函数
+function listen(model, names, callback) {
+  for (const name of names) model.on(`change:${name}`, callback);
+  return () => names.forEach((name) => model.off(`change:${name}`, callback));
+}
+function save(model, changes) {
+  for (const [name, value] of Object.entries(changes)) model.set(name, value);
+  model.save_changes();
+}
+let nextId = 0;
+const newId = (prefix) => `${prefix}-${Date.now().toString(36)}-${nextId++}`;

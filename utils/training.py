@@ -1,0 +1,262 @@
+"""训练：把语料变成批（batch），用 Hugging Face Trainer 训练，并按「每个目标词元多少奈特」评估。
+
+首次实现：06_mlm_pretraining（MLM、Trainer 的设置）与 08_clm_finetuning（CLM 的标签）。
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from transformers import (
+    BertConfig,
+    DataCollatorForLanguageModeling,
+    DataCollatorForSeq2Seq,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from transformers.trainer_callback import PrinterCallback
+
+from utils.environment import Preset
+from utils.progress import ProgressCallback
+from utils.tokenization import encode_pair
+
+IGNORE = -100                                             # 交叉熵跳过的标签
+
+
+def bert_config(preset: Preset, tokenizer: PreTrainedTokenizerFast, **changes) -> BertConfig:
+    """按预设配置一个 BERT:L 层、隐藏维度 d_model、H 个头，前馈层宽 4 × d_model。
+
+    参数：
+        preset: 大小取自这里。
+        tokenizer: 词表大小和 [PAD] 的编号取自这里。
+        **changes: 直接交给 BertConfig 的改动，例如 is_decoder=True。
+    返回：
+        BertConfig。
+    """
+    settings = dict(
+        vocab_size=len(tokenizer), hidden_size=preset.hidden, num_hidden_layers=preset.layers,
+        num_attention_heads=preset.heads, intermediate_size=4 * preset.hidden,
+        max_position_embeddings=preset.max_len, hidden_dropout_prob=preset.dropout, initializer_range=preset.init_std,
+        attention_probs_dropout_prob=preset.dropout, pad_token_id=tokenizer.pad_token_id,
+    )
+    return BertConfig(**(settings | changes))
+
+
+def set_positions(model: PreTrainedModel) -> PreTrainedModel:
+    """用正弦位置编码给 BERT 的位置嵌入当起点（就地修改，之后照常训练）。
+
+    随机的位置嵌入里，相邻的位置毫无关系，模型要花很多步才认得出「左边那个字」；正弦编码一开始就把邻近的位置排在一起。
+    幅度缩到与随机初始值相同（均方根等于 initializer_range）。
+
+    参数:
+        model: 带 `bert.embeddings.position_embeddings` 的模型，位置嵌入是 (T, D)。
+    返回:
+        同一个 model。
+    来源:Vaswani 等（2017）的正弦公式；首次实现:06_mlm_pretraining。
+    """
+    table = model.bert.embeddings.position_embeddings.weight
+    length, width = table.shape
+    angle = torch.arange(length)[:, None] / 10000 ** (torch.arange(0, width, 2) / width)    # (T, D/2)
+    waves = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)                      # (T, D)
+    with torch.no_grad():
+        table.copy_(waves * model.config.initializer_range * math.sqrt(2))
+    return model
+
+
+def encode_docs(docs: Dataset, tokenizer: PreTrainedTokenizerFast, max_len: int) -> Dataset:
+    """把文档编成 `[CLS] 导语 [SEP] 正文 [SEP]`。
+
+    参数：
+        docs: 有 intro、body 两列的 Dataset。
+        tokenizer: 分词器。
+        max_len: 一条最多多少词元。
+    返回：
+        Dataset，列：input_ids（长 T）、attention_mask、labels、length。labels 把 `[CLS] 导语 [SEP]` 记作 −100，只留正文。
+    异常：
+        ValueError: 有文档放不进 max_len（由 encode_pair 抛出）。
+    """
+    rows = []
+    for intro, body in zip(docs["intro"], docs["body"], strict=True):
+        row = encode_pair(tokenizer, intro, body, max_len)
+        ids, prompt = row["input_ids"], row["prompt_len"]
+        rows.append({"input_ids": ids, "attention_mask": row["attention_mask"],
+                     "labels": [IGNORE] * prompt + ids[prompt:], "length": len(ids)})
+    return Dataset.from_list(rows)
+
+
+def mlm_collator(tokenizer: PreTrainedTokenizerFast, probability: float = 0.15,
+                 seed: int | None = None) -> Callable:
+    """MLM 的整理函数（collator）：随机盖住词元，被盖住的位置才有标签。80/10/10 由库完成。
+
+    参数：
+        tokenizer: 分词器。
+        probability: 每个词元被选中的概率。
+        seed: 随机种子；None 表示跟着全局种子。
+    """
+    inner = DataCollatorForLanguageModeling(tokenizer, mlm=True, mlm_probability=probability, seed=seed)
+
+    def collate(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
+        return dict(inner([{"input_ids": r["input_ids"], "attention_mask": r["attention_mask"]} for r in rows]))
+
+    return collate
+
+
+def clm_collator(tokenizer: PreTrainedTokenizerFast) -> Callable:
+    """CLM 的整理函数：input_ids 补 [PAD],labels 补 −100，所以填充不算进损失。"""
+    inner = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE, padding=True)
+
+    def collate(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
+        keep = ("input_ids", "attention_mask", "labels")
+        return dict(inner([{k: r[k] for k in keep} for r in rows]))
+
+    return collate
+
+
+def fixed_batches(encoded: Dataset, collate: Callable, n_docs: int, batch_size: int = 32) -> list[dict]:
+    """取前 n_docs 篇，排成固定的批，评估时反复用同一批（MLM 的遮盖也固定下来），结果才可比。"""
+    rows = list(encoded.select(range(min(n_docs, len(encoded)))))
+    return [collate(rows[i:i + batch_size]) for i in range(0, len(rows), batch_size)]
+
+
+@torch.no_grad()
+def evaluate(model: PreTrainedModel, batches: Sequence[dict], shift: bool) -> tuple[float, float]:
+    """在固定的批上算平均损失与准确率，每个目标词元的权重相同。
+
+    参数：
+        model: 输出 logits (B, T, V) 的模型。
+        batches: fixed_batches 的结果。
+        shift: CLM 用 True（位置 t 的 logits 预测 t+1），MLM 用 False。
+    返回：
+        （奈特/目标词元，准确率）。
+    """
+    training, total, correct, count = model.training, 0.0, 0, 0
+    model.eval()
+    for batch in batches:
+        batch = {k: v.to(model.device) for k, v in batch.items()}
+        labels = batch.pop("labels")
+        logits = model(**batch).logits                    # (B, T, V)
+        if shift:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        at = labels != IGNORE
+        chosen, gold = logits[at].float(), labels[at]     # (N, V), (N,)
+        total += F.cross_entropy(chosen, gold, reduction="sum").item()
+        correct += (chosen.argmax(-1) == gold).sum().item()
+        count += gold.numel()
+    model.train(training)
+    return total / count, correct / count
+
+
+@dataclass
+class History:
+    """训练的经过。
+
+    属性：
+        steps, train_loss: 每次记录时的步数与训练损失（奈特/目标词元）。
+        eval_steps, eval_loss, eval_accuracy: 每次评估时的步数、留出集损失与准确率。
+        seconds: 训练用时（秒，含评估）。
+        interrupted: 是否被中途打断。
+    """
+
+    steps: list[int] = field(default_factory=list)
+    train_loss: list[float] = field(default_factory=list)
+    eval_steps: list[int] = field(default_factory=list)
+    eval_loss: list[float] = field(default_factory=list)
+    eval_accuracy: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+
+class HistoryCallback(TrainerCallback):
+    """把训练损失与评估结果记进 History。
+
+    参数：
+        history: 写到哪里。
+        evaluate_fn: 给一个模型，返回 （损失，准确率）。
+        every: 每多少步评估一次；第 0 步和最后一步总会评估。
+    """
+
+    def __init__(self, history: History, evaluate_fn: Callable[[PreTrainedModel], tuple[float, float]], every: int):
+        self.history, self.evaluate_fn, self.every = history, evaluate_fn, every
+
+    def _evaluate(self, step: int, model: PreTrainedModel) -> None:
+        loss, accuracy = self.evaluate_fn(model)
+        self.history.eval_steps.append(step)
+        self.history.eval_loss.append(loss)
+        self.history.eval_accuracy.append(accuracy)
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self._evaluate(0, model)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self._evaluate(state.global_step, model)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in (logs or {}):
+            self.history.steps.append(state.global_step)
+            self.history.train_loss.append(float(logs["loss"]))
+
+
+def training_arguments(folder: Path, steps: int, preset: Preset, device: torch.device, seed: int) -> TrainingArguments:
+    """课程统一的 TrainingArguments：按长度分桶、fused AdamW、升温后线性降到 0。
+
+    参数：
+        folder: Trainer 的工作文件夹。
+        steps: 步数。
+        preset: batch_size 与学习率取自这里。
+        device: 设备；只有 cuda 用 bf16。
+        seed: 随机种子。
+    """
+    return TrainingArguments(
+        output_dir=str(folder), max_steps=steps, per_device_train_batch_size=preset.batch_size,
+        learning_rate=preset.lr, lr_scheduler_type="linear", warmup_steps=max(1, steps // 10),
+        weight_decay=0.01, max_grad_norm=1.0, optim="adamw_torch_fused" if device.type != "mps" else "adamw_torch",
+        train_sampling_strategy="group_by_length", length_column_name="length", remove_unused_columns=False,
+        bf16=device.type == "cuda", use_cpu=device.type == "cpu", seed=seed, data_seed=seed,
+        logging_steps=max(1, steps // 50), save_strategy="no", report_to="none", disable_tqdm=True,
+        dataloader_pin_memory=device.type == "cuda",
+    )
+
+
+def train(model: PreTrainedModel, encoded: Dataset, collate: Callable, args: TrainingArguments,
+          evaluate_fn: Callable[[PreTrainedModel], tuple[float, float]], baselines: dict[str, float] | None = None,
+          evaluations: int = 10) -> History:
+    """用 Trainer 训练模型（就地更新），一边画进度和损失曲线。
+
+    参数：
+        model: 要训练的模型，输出里有 loss。
+        encoded: encode_docs 的结果。
+        collate: mlm_collator 或 clm_collator。
+        args: training_arguments 的结果。
+        evaluate_fn: 给一个模型，返回 （留出集损失，准确率）。
+        baselines: 画在曲线旁边的基线与下限，名字 → 奈特/词元。
+        evaluations: 中间评估几次。
+    返回：
+        History。中途打断（Ctrl-C 或停止按钮）时保留已学到的，并在 History.interrupted 里注明。
+    """
+    history = History()
+    recorder = HistoryCallback(history, evaluate_fn, max(1, math.ceil(args.max_steps / evaluations)))
+    progress = ProgressCallback(history, baselines or {})
+    trainer = Trainer(model=model, args=args, train_dataset=encoded, data_collator=collate,
+                      callbacks=[recorder, progress])
+    trainer.remove_callback(PrinterCallback)
+    started = time.perf_counter()
+    try:
+        trainer.train()
+    except KeyboardInterrupt:
+        history.interrupted = True
+        print(f"已在第 {trainer.state.global_step} 步停下。模型保留到这一步学到的一切；想从头再练，重新运行建模的格子。")
+    history.seconds = time.perf_counter() - started
+    model.eval()
+    return history
