@@ -87,8 +87,10 @@ def test_record(monkeypatch, capsys, tmp_path):
     lesson.record("文档数", 2000)
     rows = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 2 and "留出集损失" in target.read_text(encoding="utf-8")
-    assert rows[0] == {"name": "留出集损失", "value": 1.5, "unit": "奈特/词元", "notebook": "06_mlm_pretraining",
-                       "preset": "smoke", "device": "cpu", "versions": E.versions()}
+    assert rows[0] == {
+        "name": "留出集损失", "value": 1.5, "unit": "奈特/词元", "notebook": "06_mlm_pretraining",
+        "preset": "smoke", "device": "cpu", "versions": E.versions(),
+    }
     assert rows[1]["unit"] == "" and rows[1]["value"] == 2000
 
 

@@ -44,7 +44,8 @@ def another(d, name, value, rng):
 def swapped_documents(n):
     for i in range(n):
         d, mentions = with_mentions(Random(f"换一处/{i}"))
-        spots = [k for k, (name, attribute, _) in enumerate(mentions) if attribute is None and name in d.seen["intro"]]
+        spots = [k for k, (name, attribute, _) in enumerate(mentions)
+                 if attribute is None and name in d.seen["intro"]]
         rng = Random(i)
         spot = rng.choice(spots)
         name, _, value = mentions[spot]

@@ -1,4 +1,4 @@
-"""utils.generation、utils.decoding、utils.kv_cache:与 transformers 相等,缓存、分批不改变结果。"""
+"""utils.generation、utils.decoding、utils.kv_cache：与 transformers 相等，缓存、分批不改变结果。"""
 
 import math
 
@@ -16,14 +16,14 @@ from transformers import (
 from utils import generation as G
 from utils.tokenization import build_tokenizer
 
-TEXT = "今天是个大晴天,鹤鸣市最低气温8摄氏度。昼夜温差达9度,老人和孩子要注意添衣!银滩队以3比2获胜"
-INTROS = ["今天是个大晴天。", "鹤鸣市气温8度。", "银滩队以3比2获胜,老人和孩子", "天", "昼夜温差大!"]
+TEXT = "今天是个大晴天，鹤鸣市最低气温8摄氏度。昼夜温差达9度，老人和孩子要注意添衣！银滩队以3比2获胜"
+INTROS = ["今天是个大晴天。", "鹤鸣市气温8度。", "银滩队以3比2获胜，老人和孩子", "天", "昼夜温差大！"]
 POSITIONS = 60
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """模型极小,多线程只会互相等待。"""
+    """模型极小，多线程只会互相等待。"""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -36,7 +36,7 @@ def tokenizer():
 
 
 def make_model(tokenizer, seed=0, is_decoder=True, cls=BertLMHeadModel):
-    """随机的小模型:logits 差距拉大,并让 [SEP] 不时胜出,好让各行长短不一。"""
+    """随机的小模型：logits 差距拉大，并让 [SEP] 不时胜出，好让各行长短不一。"""
     torch.manual_seed(seed)
     config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
                         intermediate_size=64, max_position_embeddings=POSITIONS, is_decoder=is_decoder,
@@ -53,7 +53,7 @@ def model(tokenizer):
 
 
 def library(model, tokenizer, intro, **options):
-    """transformers 自己的 generate,返回新写的文字(不含 [SEP])。"""
+    """transformers 自己的 generate，返回新写的文字（不含 [SEP]）。"""
     ids = torch.tensor([G.encode_prompt(tokenizer, intro, "")])
     banned = tokenizer.convert_tokens_to_ids(list(G.NEVER))
     out = model.generate(ids, attention_mask=torch.ones_like(ids), eos_token_id=tokenizer.sep_token_id,
@@ -69,7 +69,7 @@ def test_top_k_equals_library(k):
     torch.testing.assert_close(G.top_k_filter(logits, k), TopKLogitsWarper(k)(None, logits))
 
 
-@pytest.mark.parametrize("p", [1e-6, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("p", [1e-9, 0.3, 0.9, 1.0])
 def test_top_p_equals_library(p):
     logits = 3 * torch.randn(4, 50, generator=torch.Generator().manual_seed(int(100 * p)))
     logits[1] = 0.0                                                  # 均匀分布
@@ -100,7 +100,7 @@ def test_sample_frequencies_match_probabilities():
     counts = torch.bincount(G.sample_next(logits.expand(n, -1), u), minlength=5)
     assert counts[2] == 0
     chi2 = ((counts - n * p)[p > 0] ** 2 / (n * p[p > 0])).sum()
-    assert chi2 < 16.27                                              # 自由度 3,显著性 0.001
+    assert chi2 < 16.27                                              # 自由度 3，显著性 0.001
     ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
     middle = torch.tensor([[-math.inf, 0.0, -math.inf]]).expand(2, -1)
     assert G.sample_next(middle, ends).tolist() == [1, 1]            # 两端也落不到概率为 0 的词元上
@@ -115,7 +115,7 @@ def test_greedy_equals_library(tokenizer, seed, penalty):
     theirs = [library(model, tokenizer, intro, do_sample=False, max_new_tokens=30, repetition_penalty=penalty)
               for intro in INTROS]
     assert ours == theirs
-    assert penalty > 1 or len({len(text) for text in ours}) > 1      # 各行长短不一,才考得到逐行停止
+    assert penalty > 1 or len({len(text) for text in ours}) > 1      # 各行长短不一，才考得到逐行停止
 
 
 @pytest.mark.parametrize("beams,length_penalty", [(1, 1.0), (2, 1.0), (4, 0.0), (5, 1.6)])
@@ -161,7 +161,7 @@ def test_seeds(model, tokenizer):
         return G.generate(model, tokenizer, [INTROS[0]] * 3, max_new_tokens=20, temperature=2.0, seed=seed)
 
     assert write(1) == write(1) != write(2)
-    assert len(set(write(1))) > 1                                    # 同一批里,同样的提示也各抽各的
+    assert len(set(write(1))) > 1                                    # 同一批里，同样的提示也各抽各的
 
 
 def test_never_writes_special_tokens(tokenizer):
@@ -241,7 +241,7 @@ def test_bad_prompts_and_models_are_refused(model, tokenizer):
             G.complete(model, tokenizer, empty)
     with pytest.raises(ValueError, match="个位置"):
         G.generate(model, tokenizer, ["晴" * 100])
-    assert len(G.generate(model, tokenizer, ["晴" * (POSITIONS - 4)])[0]) <= 1       # 最长的提示,只够写一个字
+    assert len(G.generate(model, tokenizer, ["晴" * (POSITIONS - 4)])[0]) <= 1       # 最长的提示，只够写一个字
     with pytest.raises(ValueError, match="个位置"):
         G.generate(model, tokenizer, ["晴" * (POSITIONS - 3)])
     with pytest.raises(TypeError, match="列表"):

@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 import pytest
 
 from utils.corpus import news_grammar
+from utils.environment import DATA
 from utils.grammar import Grammar, always_mentioned
 from utils.lexicon import GrammarError, Lexicon
 from utils.templates import PARTS, compile_text, evaluate
@@ -243,6 +244,9 @@ READ_ERRORS = {
     "列出的项重复": (schema_with(r"x = 甲|甲"), {}, ["x", "重复", "甲"]),
     "空的词表": (schema_with("x = fruit"), {"fruit": "# 只有注释"}, ["fruit", "空的"]),
     "不认识的指令": (schema_with("x = fruit"), {"fruit": "@zip 3\n枣"}, ["fruit.txt", "@zip"]),
+    "zipf 没有写数": (schema_with("x = fruit"), {"fruit": "@zipf\n枣"}, ["fruit.txt", "@zipf"]),
+    "zipf 不是正数": (schema_with("x = fruit"), {"fruit": "@zipf 0\n枣"}, ["fruit.txt", "@zipf 0"]),
+    "属性没有等号": (schema_with("x = fruit"), {"fruit": "枣 颗"}, ["fruit.txt", "枣 颗"]),
     "拼的词表不存在": (schema_with("x = fruit"), {"person": "@compound {surname}"}, ["person.txt", "surname"]),
 }
 
@@ -257,8 +261,11 @@ def test_reading_errors_say_where(case, tmp_path):
 
 
 DRAW_ERRORS = {
-    "依靠的变量还没出现": (schema_with("x = fruit\ny = fruit except x", r"{y}{x}"), ["出错的", "y", "'x'", "还没有在文中出现"]),
+    "依靠的变量还没出现": (
+        schema_with("x = fruit\ny = fruit except x", r"{y}{x}"), ["出错的", "y", "'x'", "还没有在文中出现"]),
     "整数依靠的还没出现": (schema_with("a = int 1 9\nn = int a a+2", r"{n}{a}"), ["出错的", "n", "'a'"]),
+    "没有这个属性": (schema_with("x = fruit", r"{x}{x.色}"), ["出错的", "x", "没有属性 色"]),
+    "整数没有属性": (schema_with("n = int 1 3", r"{n}{n.量}"), ["出错的", "n", "没有属性 量"]),
     "整数范围是空的": (schema_with("n = int 5 3", r"{n}"), ["出错的", "n", "空的"]),
     "属性写在变量之前": (schema_with("x = fruit", r"一{x.量}{x}"), ["出错的", "x", "属性", "量"]),
 }
@@ -272,6 +279,24 @@ def test_drawing_errors_say_where(case, tmp_path):
         grammar.sample(Random(0))
     for word in ["果园", *words]:
         assert word in str(error.value), str(error.value)
+
+
+def test_nothing_left_to_draw_is_an_error(tiny):
+    with pytest.raises(GrammarError, match="fruit.*排除"):
+        tiny.lexicons["fruit"].draw(Random(0), {"苹果", "葡萄", "枣"})
+
+
+def test_example_in_the_data_card_works(tmp_path):
+    card = (DATA / "README.md").read_text(encoding="utf-8")
+    blocks = [block.lstrip() for block in card.split("```")[1::2]]
+    [fruit] = [b for b in blocks if b.startswith("# 水果")]
+    [schema] = [b for b in blocks if b.startswith("@category")]
+    assert "@zipf 5" in fruit
+    grammar = write(tmp_path, schema, fruit=fruit, city="甲市\n乙市", person="李芳\n王强")
+    for i in range(50):
+        d = grammar.sample(Random(i))
+        [(_, _, log_intro, log_body)] = grammar.parse(d.texts["intro"], d.texts["body"])
+        assert log_intro + log_body == pytest.approx(d.log_p["intro"] + d.log_p["body"])
 
 
 # ---- 真正的新闻语法

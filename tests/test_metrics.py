@@ -1,4 +1,4 @@
-"""utils.metrics:手算得出的小例子、sacrebleu 的约定、事实核对,以及 BPC 与逐篇计算相等。"""
+"""utils.metrics：手算得出的小例子、sacrebleu 的约定、事实核对，以及 BPC 与逐篇计算相等。"""
 
 import math
 
@@ -17,28 +17,28 @@ def test_distinct_and_repetition_by_hand():
     assert M.distinct_n(["晴晴晴", "雨"], 2) == pytest.approx(1 / 2)
     assert M.distinct_n(["晴"], 2) == 0.0
     assert M.repetition(["今天今天", "今天明天"], 2) == pytest.approx((1 / 3 + 0) / 2)
-    assert M.repetition(["今天", "今天"], 2) == 0.0                   # 两篇之间相同,不算一篇之内的重复
-    assert M.repetition(["结果表明," * 10], 4) > 0.8
+    assert M.repetition(["今天", "今天"], 2) == 0.0                   # 两篇之间相同，不算一篇之内的重复
+    assert M.repetition(["结果表明，" * 10], 4) > 0.8
 
 
 def test_chrf_and_bleu():
-    reference = ["鹤鸣市今天天气晴好,最高气温达到二十度。", "银滩队以三比二战胜了枫林队。"]
-    worse = ["鹤鸣市今天有大雨,最低气温只有五度。", "两队握手言和。"]
+    reference = ["鹤鸣市今天天气晴好，最高气温达到二十度。", "银滩队以三比二战胜了枫林队。"]
+    worse = ["鹤鸣市今天有大雨，最低气温只有五度。", "两队握手言和。"]
     for metric in (M.chrf, M.bleu):
         assert metric(reference, reference) == pytest.approx(100)
         assert metric(worse, reference) < 60
     one_char = [reference[0], reference[1].replace("三", "五")]
-    assert M.chrf(one_char, reference) > 80                          # 比分写错一个字,分数几乎不变
+    assert M.chrf(one_char, reference) > 80                          # 比分写错一个字，分数几乎不变
     assert M.bleu(["最高气温二十度左右。"], ["最高气温二十度上下。"]) > 30     # 不按字切的话会是 0
 
 
 def test_longest_copied_span():
-    index = M.CopyIndex(["今天是个大晴天,市民出门晒太阳。", "银滩队以三比二获胜,球迷欢呼。"], n=4)
+    index = M.CopyIndex(["今天是个大晴天，市民出门晒太阳。", "银滩队以三比二获胜，球迷欢呼。"], n=4)
     assert index.longest_copied_span("昨天银滩队以三比二落败") == "银滩队以三比二"
     assert index.longest_copied_span("完全不同的一句话") == ""
     assert index.longest_copied_span("今天") == ""
-    assert index.longest_copied_span("今天是个大晴天,市民出门晒太阳。") == "今天是个大晴天,市民出门晒太阳。"
-    assert index.copied_share(["今天是个大晴天,", "毫不相干的话哦"]) == pytest.approx(0.5)
+    assert index.longest_copied_span("今天是个大晴天，市民出门晒太阳。") == "今天是个大晴天，市民出门晒太阳。"
+    assert index.copied_share(["今天是个大晴天，", "毫不相干的话哦"]) == pytest.approx(0.5)
 
 
 def test_longest_copied_span_against_brute_force():

@@ -96,8 +96,8 @@ def test_run_continues_after_a_failure_and_names_the_cell(tmp_path, outputs, cap
 
 def test_timeout_and_dead_kernel_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CELL_TIMEOUT", "2")
-    slow = execute(write(tmp_path, "01_slow", "import time; time.sleep(60)"), bar=False)
-    assert slow.failure.error == "超时" and slow.seconds < 30
+    slow = execute(write(tmp_path, "01_slow", "import time; time.sleep(600)"), bar=False)
+    assert slow.failure.error == "超时" and slow.seconds < 200
     dead = execute(write(tmp_path, "02_dead", "import os; os._exit(9)"), bar=False)
     assert dead.failure.error == "内核退出" and dead.failure.cell == 2
 
@@ -117,11 +117,11 @@ def test_interrupt_prints_the_table_so_far(tmp_path):
             f"sys.exit(notebooks.run([], 'smoke', Path({str(tmp_path)!r})))")
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, env=dict(os.environ, COURSE_OUTPUTS=str(tmp_path)))
-    deadline = time.time() + 60
+    deadline = time.time() + 180
     while not (tmp_path / "started").exists() and time.time() < deadline:
         time.sleep(0.1)
     child.send_signal(signal.SIGINT)
-    text = child.communicate(timeout=30)[0].decode("utf-8")
+    text = child.communicate(timeout=120)[0].decode("utf-8")
     assert child.returncode == 130 and "Traceback" not in text, text
     assert re.search(r"01_quick .* ok", text) and re.search(r"02_slow .* 已中断", text)
 

@@ -80,7 +80,7 @@ def test_corpus_and_lessons_are_in_the_font_file():
     dejavu = set(FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap())
     lost = {c for c in course_characters() if ord(c) not in have | dejavu}
     lost |= {c for c in course_characters() if 0x3000 <= ord(c) < 0xA000 and ord(c) not in have}
-    assert not lost, f"字体子集缺这些字：{''.join(sorted(lost))}。请重做：python -m utils.fonts NotoSansCJK-Regular.ttc"
+    assert not lost, f"字体子集缺「{''.join(sorted(lost))}」。请重做：python -m utils.fonts NotoSansCJK-Regular.ttc"
     assert {ord(c) for c in course_characters()} <= wanted_characters()
 
 
@@ -88,8 +88,8 @@ def test_font_is_renamed_and_licensed():
     font = FT2Font(str(FONT_FILE))
     assert font.family_name == FAMILY == "CourseSansSC"
     assert "Noto" not in font.postscript_name and "Source" not in font.postscript_name
-    names = b"".join(v for (_, _, _, kind), v in font.get_sfnt().items() if kind in (1, 3, 4, 6, 16))
-    assert b"CourseSansSC" in names and b"Noto" not in names and b"N\0o\0t\0o" not in names
+    names = [v.replace(b"\0", b"") for (_, _, _, kind), v in font.get_sfnt().items() if kind in (1, 3, 4, 6, 16)]
+    assert len(names) >= 4 and all(name.startswith(b"CourseSansSC") for name in names)
     licence = (FONT_FILE.parent / "OFL.txt").read_text(encoding="utf-8")
     assert "SIL OPEN FONT LICENSE Version 1.1" in licence and "Copyright" in licence
     assert FONT_FILE.stat().st_size < 3e6 and FONT_FILE.is_relative_to(DATA)
@@ -97,8 +97,8 @@ def test_font_is_renamed_and_licensed():
 
 @pytest.mark.parametrize("make", [lambda x: x, torch.Tensor.numpy, lambda x: x.requires_grad_()])
 def test_heatmap(make):
-    ax = plotting.heatmap(make(torch.tensor([[0.0, 1.0, 0.5], [0.25, 0.125, 0.0]])), list("甲乙丙"), list("天地"), "标题",
-                          xlabel="列", ylabel="行", annotate=True)
+    matrix = make(torch.tensor([[0.0, 1.0, 0.5], [0.25, 0.125, 0.0]]))
+    ax = plotting.heatmap(matrix, list("甲乙丙"), list("天地"), "标题", xlabel="列", ylabel="行", annotate=True)
     assert [t.get_text() for t in ax.get_xticklabels()] == list("甲乙丙")
     assert [t.get_text() for t in ax.get_yticklabels()] == list("天地")
     assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == ("标题", "列", "行")

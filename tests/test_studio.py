@@ -1,4 +1,4 @@
-"""utils.studio:转义、事实着色、写作台的写与改写。"""
+"""utils.studio：转义、事实着色、写作台的写与改写。"""
 
 import matplotlib.pyplot as plt
 import pytest
@@ -12,7 +12,7 @@ from utils.generation import complete, stream
 from utils.plotting import use_chinese_font
 from utils.tokenization import build_tokenizer
 
-TEXT = "今天是个大晴天,鹤鸣市最低气温8摄氏度。<b>&"
+TEXT = "今天是个大晴天，鹤鸣市最低气温8摄氏度。<b>&"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def made():
 
 def test_facts_are_marked_by_text_as_well_as_colour_and_escaped():
     report = FactReport([("city", "鹤鸣市"), ("low", "8")], [("high", "<17>", "9")], [], True)
-    marked = S.mark_facts("鹤鸣市<script>8度,18度,9度", report)
+    marked = S.mark_facts("鹤鸣市<script>8度，18度，9度", report)
     assert "<script>" not in marked and "&lt;script&gt;" in marked and "应为 &lt;17&gt;" in marked
     assert "鹤鸣市</span>✓" in marked and ">8</span>✓" in marked and "9</span>✗" in marked
     assert "18度" in marked                                          # 18 里的 8 不算
@@ -36,7 +36,7 @@ def test_facts_are_marked_by_text_as_well_as_colour_and_escaped():
 def test_article_html_on_the_corpus():
     row = generate("test", 1)[0]
     good = S.article_html(row["intro"], row["body"])
-    assert "✓" in good and "✗" not in good and "写错 0 处,遗漏 0 处" in good
+    assert "✓" in good and "✗" not in good and "写错 0 处，遗漏 0 处" in good
     strange = S.article_html("<i>随便写的一句</i>", "正文")
     assert "没法核对" in strange and "<i>" not in strange
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from transformers import AutoTokenizer, BertForMaskedLM, BertLMHeadModel, PreTra
 
 from utils.environment import PRESETS, SHIPPED, Preset, choose_preset, outputs_dir, pick_device, set_seed, versions
 
+HELD = 500                                               # 检查点的成绩在多少篇测试文档上量
 KINDS = {"mlm": ("06_mlm_pretraining", "会填空的 BERT"), "clm": ("08_clm_finetuning", "会写正文的解码器")}
 
 
@@ -82,47 +84,67 @@ def load_checkpoint(kind: str, model_class: type[PreTrainedModel], preset: Prese
     return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True), source
 
 
-def build(mlm_steps: int, clm_steps: int, n_docs: int, preset: Preset) -> None:
-    """从头制作两个附带的检查点：先预训练 MLM，再从它微调 CLM。"""
-    from utils.corpus import floor, load_corpus
+def build_mlm(steps: int, n_docs: int, preset: Preset, seed: int = 2026) -> dict:
+    """制作附带的 MLM 检查点（data/checkpoints/mlm），返回写进 course.json 的说明。"""
+    from utils.corpus import load_corpus
     from utils.tokenization import build_tokenizer
-    from utils.training import (
-        bert_config, clm_collator, encode_docs, evaluate, fixed_batches, mlm_collator, set_positions, train,
-        training_arguments,
-    )
+    from utils.training import bert_config, evaluate, mlm_collator, set_positions
 
-    device, seed = pick_device(), 2026
     set_seed(seed)
     corpus = load_corpus(n_docs=n_docs)
-    texts = corpus["train"]["intro"][:] + corpus["train"]["body"][:]
-    tokenizer = build_tokenizer("char", texts, model_max_length=preset.max_len)
-    encoded = {split: encode_docs(docs, tokenizer, preset.max_len) for split, docs in corpus.items()}
-    work = outputs_dir(preset) / "build"
+    tokenizer = build_tokenizer("char", corpus["train"]["intro"][:] + corpus["train"]["body"][:],
+                                model_max_length=preset.max_len)
     model = set_positions(BertForMaskedLM(bert_config(preset, tokenizer)))
-    held = fixed_batches(encoded["test"], mlm_collator(tokenizer, seed=seed), 500)
-    args = training_arguments(work, mlm_steps, preset, device, seed)
-    history = train(model, encoded["train"], mlm_collator(tokenizer, preset.mask_rate), args,
-                    lambda m: evaluate(m, held, False))
-    info = {"steps": mlm_steps, "n_docs": n_docs, "seed": seed, "test_masked_nats": history.eval_loss[-1],
+    history = _fit(model, tokenizer, corpus, preset, steps, seed, mlm_collator(tokenizer, preset.mask_rate),
+                   mlm_collator(tokenizer, seed=seed), lambda m, held: evaluate(m, held, shift=False))
+    info = {"steps": steps, "n_docs": n_docs, "seed": seed, "test_masked_nats": history.eval_loss[-1],
             "test_masked_accuracy": history.eval_accuracy[-1]}
     save_checkpoint(model, tokenizer, SHIPPED / "mlm", info, half=True)
+    return info
 
+
+def build_clm(steps: int, n_docs: int, preset: Preset, seed: int = 2026) -> dict:
+    """从附带的 MLM 检查点出发，制作附带的 CLM 检查点（data/checkpoints/clm）。
+
+    与 08 不同，导语也计损失，所以它既会从导语写正文，也会接着「今天是个」写导语。
+    """
+    from utils.corpus import floor, load_corpus
+    from utils.training import clm_collator, evaluate
+
+    set_seed(seed)
+    corpus = load_corpus(n_docs=n_docs)
     model, tokenizer, _ = load_checkpoint("mlm", BertLMHeadModel, prefer="shipped", is_decoder=True)
-    held = fixed_batches(encoded["test"], clm_collator(tokenizer), 500)
-    args = training_arguments(work, clm_steps, preset, device, seed)
-    history = train(model, encoded["train"], clm_collator(tokenizer), args, lambda m: evaluate(m, held, True))
-    limit = floor(corpus["test"].select(range(min(500, len(corpus["test"])))), "body")["nats_per_token"]
-    info = {"steps": clm_steps, "n_docs": n_docs, "seed": seed, "test_body_nats": history.eval_loss[-1],
+    collate = clm_collator(tokenizer)
+    history = _fit(model, tokenizer, corpus, preset, steps, seed, collate, collate,
+                   lambda m, held: evaluate(m, held, shift=True), learn_intro=True)
+    limit = floor(corpus["test"].select(range(min(HELD, len(corpus["test"])))), "body")["nats_per_token"]
+    info = {"steps": steps, "n_docs": n_docs, "seed": seed, "test_body_nats": history.eval_loss[-1],
             "test_body_floor": limit, "ratio_to_floor": history.eval_loss[-1] / limit}
     save_checkpoint(model, tokenizer, SHIPPED / "clm", info, half=True)
-    print(json.dumps(info, ensure_ascii=False))
+    return info
+
+
+def _fit(model, tokenizer, corpus, preset, steps, seed, collate, held_collate, score, learn_intro=False):
+    from utils.training import encode_docs, fixed_batches, train, training_arguments
+
+    encoded = encode_docs(corpus["train"], tokenizer, preset.max_len, learn_intro)
+    held = fixed_batches(encode_docs(corpus["test"], tokenizer, preset.max_len), held_collate, HELD)
+    args = training_arguments(outputs_dir(preset) / "build", steps, preset, pick_device(), seed)
+    return train(model, encoded, collate, args, lambda m: score(m, held))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="制作课程附带的检查点")
     parser.add_argument("command", choices=["build"])
+    parser.add_argument("kinds", nargs="*", help="mlm、clm；不写就是两个都做")
     parser.add_argument("--mlm-steps", type=int, default=1500)
-    parser.add_argument("--clm-steps", type=int, default=1600)
+    parser.add_argument("--clm-steps", type=int, default=1500)
     parser.add_argument("--docs", type=int, default=60000)
     options = parser.parse_args()
-    build(options.mlm_steps, options.clm_steps, options.docs, PRESETS["cpu"])
+    size = replace(PRESETS["cpu"], batch_size=32)
+    kinds = options.kinds or list(KINDS)
+    if set(kinds) - set(KINDS):
+        parser.error(f"只能做 {'、'.join(KINDS)}。")
+    for kind in kinds:
+        maker, steps = (build_mlm, options.mlm_steps) if kind == "mlm" else (build_clm, options.clm_steps)
+        print(json.dumps(maker(steps, options.docs, size), ensure_ascii=False))

@@ -1,6 +1,6 @@
-"""从下一个字的分布里挑字:温度、top-k、top-p、重复惩罚、抽样,以及「怎样挑」的一张设置单。
+"""从下一个字的分布里挑字：温度、top-k、top-p、重复惩罚、抽样，以及「怎样挑」的一张设置单。
 
-首次实现:09_generation。
+首次实现：09_generation。
 """
 
 from __future__ import annotations
@@ -11,73 +11,72 @@ from dataclasses import dataclass
 import torch
 
 
-# ---- 改造分布:都是 (B, V) -> (B, V) 的纯函数,不改动传入的张量
+# ---- 改造分布：都是 (B, V) -> (B, V) 的纯函数，不改动传入的张量
 def apply_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """温度(temperature):logits / τ。τ < 1 更尖,τ > 1 更平。
+    """温度（temperature）：logits / τ。τ < 1 更尖，τ > 1 更平。
 
-    参数:logits: (B, V);temperature: τ > 0。返回:(B, V)。
-    异常:ValueError: τ 不是正的有限数。
-    首次实现:09_generation。
+    参数：logits: (B, V);temperature: τ > 0。返回：（B, V）。
+    异常：ValueError: τ 不是正的有限数。
+    首次实现：09_generation。
     """
     if not 0 < temperature < math.inf:
-        raise ValueError(f"温度 temperature 必须是正数,得到 {temperature}。"
-                         "想总是选最可能的字,请用贪心(不设温度)。")
+        raise ValueError(f"温度 temperature 必须是正数，得到 {temperature}。"
+                         "想总是选最可能的字，请用贪心（不设温度）。")
     return logits / temperature
 
 
 def top_k_filter(logits: torch.Tensor, k: int) -> torch.Tensor:
-    """top-k:只留 logit 最大的 k 个,其余变成 −∞;与第 k 名并列的都留下。
+    """top-k：只留 logit 最大的 k 个，其余变成 −∞；与第 k 名并列的都留下。
 
-    参数:logits: (B, V);k: 正整数,超过 V 时等于不限。返回:(B, V)。
-    异常:ValueError: k < 1。
-    来源:Fan 等(2018);首次实现:09_generation。
+    参数：logits: (B, V);k: 正整数，超过 V 时等于不限。返回：（B, V）。
+    异常：ValueError: k < 1。
+    来源：Fan 等（2018）；首次实现：09_generation。
     """
     if k < 1 or k != int(k):
-        raise ValueError(f"top_k 必须是正整数,得到 {k}。")
+        raise ValueError(f"top_k 必须是正整数，得到 {k}。")
     least = logits.topk(min(int(k), logits.size(-1)), dim=-1).values[..., -1:]     # (B, 1)
     return logits.masked_fill(logits < least, -math.inf)
 
 
 def top_p_filter(logits: torch.Tensor, p: float) -> torch.Tensor:
-    """top-p(核采样,nucleus sampling):留下概率之和刚达到 p 的最少几个词元,其余变成 −∞。
+    """top-p（核采样，nucleus sampling）：留下概率之和刚达到 p 的最少几个词元，其余变成 −∞。
 
-    参数:logits: (B, V);p: (0, 1]。返回:(B, V)。概率最大的词元总会留下。
-    异常:ValueError: p 不在 (0, 1] 内。
-    来源:Holtzman 等(2020);首次实现:09_generation。
+    参数：logits: (B, V);p: (0, 1]。返回：（B, V）。概率最大的词元总会留下。
+    异常：ValueError: p 不在 (0, 1] 内。
+    来源：Holtzman 等（2020）；首次实现：09_generation。
     """
     if not 0 < p <= 1:
-        raise ValueError(f"top_p 必须在 (0, 1] 之内,得到 {p}。")
+        raise ValueError(f"top_p 必须在 (0, 1] 之内，得到 {p}。")
     ordered, index = logits.sort(dim=-1)                                           # 从小到大
-    tail = ordered.softmax(-1).cumsum(-1) <= 1 - p                                 # 末尾一截,合计不超过 1 - p
+    tail = ordered.softmax(-1).cumsum(-1) <= 1 - p                                 # 末尾一截，合计不超过 1 - p
     tail[..., -1] = False
     return logits.masked_fill(torch.zeros_like(tail).scatter(-1, index, tail), -math.inf)
 
 
 def repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
-    """重复惩罚:已经出现过的词元,正的 logit 除以 penalty,负的乘以 penalty。
+    """重复惩罚：已经出现过的词元，正的 logit 除以 penalty，负的乘以 penalty。
 
-    参数:logits: (B, V);seen: (B, V) 布尔,True 表示出现过(提示里的也算);penalty: > 0,1 表示不惩罚。
-    返回:(B, V)。异常:ValueError: penalty 不是正数。
-    来源:Keskar 等(2019);首次实现:09_generation。
+    参数：logits: (B, V);seen: (B, V) 布尔，True 表示出现过（提示里的也算）；penalty: > 0,1 表示不惩罚。
+    返回：（B, V）。异常：ValueError: penalty 不是正数。
+    来源：Keskar 等（2019）；首次实现：09_generation。
     """
     if not 0 < penalty < math.inf:
-        raise ValueError(f"重复惩罚 repetition_penalty 必须是正数,得到 {penalty}。")
+        raise ValueError(f"重复惩罚 repetition_penalty 必须是正数，得到 {penalty}。")
     lowered = torch.where(logits < 0, logits * penalty, logits / penalty)
     return torch.where(seen, lowered, logits)
 
 
 def sample_next(logits: torch.Tensor, u: torch.Tensor | None = None) -> torch.Tensor:
-    """按概率抽一个词元:把 [0, 1) 按概率分成 V 段,随机数 u 落在哪一段就选哪一个(逆变换抽样)。
+    """按概率抽一个词元：把 [0, 1) 按概率分成 V 段，随机数 u 落在哪一段就选哪一个（逆变换抽样）。
 
-    参数:logits: (B, V);u: (B,) 的均匀随机数,None 时当场抽。返回:(B,) 词元编号。
-    首次实现:09_generation。
+    参数：logits: (B, V);u: (B,) 的均匀随机数，None 时当场抽。返回：（B，） 词元编号。
+    首次实现：09_generation。
     """
     if u is None:
         u = torch.rand(logits.size(0), dtype=torch.float64)
-    # 在 CPU 上用双精度累加:结果不随设备而变(mps 也没有双精度)
+    # 在 CPU 上用双精度累加：结果不随设备而变（mps 也没有双精度）
     edges = logits.detach().float().cpu().double().softmax(-1).cumsum(-1)          # (B, V)
-    total = edges[:, -1:]
-    point = torch.minimum(u.cpu().double()[:, None] * total, total.nextafter(torch.zeros_like(total)))
+    point = u.cpu().double()[:, None] * edges[:, -1:]                              # (B, 1)
     chosen = (edges <= point).sum(-1)                                              # (B,) 概率为 0 的选不中
     return chosen.to(logits.device)
 
@@ -86,15 +85,15 @@ def sample_next(logits: torch.Tensor, u: torch.Tensor | None = None) -> torch.Te
 class Decoding:
     """怎样挑字。
 
-    属性:
-        strategy: "greedy" 贪心、"sample" 抽样、"beam" 束搜索;
-            None 时,设了温度、top_k、top_p 或种子就是抽样,否则是贪心。
-        temperature: 温度 τ > 0;top_k: 只留前 k 个;top_p: 只留累计概率 p;都只用于抽样,None 表示不用。
-        repetition_penalty: 重复惩罚,1 表示不用。
-        seed: 随机种子;同一种子、同一行号,抽到的结果不随批的大小而变。
-        num_beams, length_penalty: 束宽;分数除以「长度的 length_penalty 次方」。
-    异常:
-        ValueError: 参数越界,或与策略矛盾。
+    属性：
+        strategy: "greedy" 贪心、"sample" 抽样、"beam" 束搜索；
+            None 时，设了温度、top_k、top_p 或种子就是抽样，否则是贪心。
+        temperature: 温度 τ > 0;top_k: 只留前 k 个；top_p: 只留累计概率 p；都只用于抽样，None 表示不用。
+        repetition_penalty: 重复惩罚，1 表示不用。
+        seed: 随机种子；同一种子、同一行号，抽到的结果不随批的大小而变。
+        num_beams, length_penalty: 束宽；分数除以「长度的 length_penalty 次方」。
+    异常：
+        ValueError: 参数越界，或与策略矛盾。
     """
 
     strategy: str | None = None
@@ -113,17 +112,17 @@ class Decoding:
             object.__setattr__(self, "strategy", "sample" if given else "greedy")
         if self.strategy not in ("greedy", "sample", "beam"):
             raise ValueError(f"不认识的策略「{self.strategy}」。"
-                             "可用的有:greedy(贪心)、sample(抽样)、beam(束搜索)。")
+                             "可用的有：greedy（贪心）、sample（抽样）、beam（束搜索）。")
         if self.strategy != "sample" and given:
-            raise ValueError(f"{'、'.join(given)} 只在抽样时有用,而策略是 {self.strategy}。"
+            raise ValueError(f"{'、'.join(given)} 只在抽样时有用，而策略是 {self.strategy}。"
                              "请写 strategy=\"sample\"。")
         if self.strategy == "beam" and (self.num_beams < 1 or self.num_beams != int(self.num_beams)):
-            raise ValueError(f"束宽 num_beams 必须是正整数,得到 {self.num_beams}。")
+            raise ValueError(f"束宽 num_beams 必须是正整数，得到 {self.num_beams}。")
         probe = torch.zeros(1, 2)
         self.filter(repetition_penalty(probe, probe > 0, self.repetition_penalty))      # 越界的参数现在就报错
 
     def filter(self, logits: torch.Tensor) -> torch.Tensor:
-        """依次做温度、top-k、top-p(次序与 transformers 相同)。(B, V) -> (B, V)。"""
+        """依次做温度、top-k、top-p（次序与 transformers 相同）。（B, V） -> (B, V)。"""
         if self.temperature is not None:
             logits = apply_temperature(logits, self.temperature)
         if self.top_k is not None:
@@ -131,7 +130,7 @@ class Decoding:
         return logits if self.top_p is None else top_p_filter(logits, self.top_p)
 
     def noise(self, rows: int, steps: int) -> torch.Tensor | None:
-        """每行一串均匀随机数 (rows, steps),行与行互不相干;不抽样时是 None。"""
+        """每行一串均匀随机数 (rows, steps)，行与行互不相干；不抽样时是 None。"""
         if self.strategy != "sample":
             return None
         seed = int(torch.randint(2**31, ())) if self.seed is None else self.seed

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-import torch
-from transformers.utils.logging import disable_progress_bar
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # 线程没活干就让出 CPU；机器忙时差别很大。须在 import torch 之前
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from transformers.utils.logging import disable_progress_bar  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
@@ -58,7 +60,7 @@ class Preset:
 
 PRESETS = {
     "smoke": Preset("smoke", 2000, 2, 64, 4, 256, 16, 4e-3, 300, 150, 60, 0.1),
-    "cpu": Preset("cpu", 20000, 3, 192, 6, 256, 32, 2e-3, 450, 450, 200, 0.04),
+    "cpu": Preset("cpu", 20000, 3, 192, 6, 256, 16, 2e-3, 900, 900, 200, 0.04),
     "gpu": Preset("gpu", 20000, 6, 768, 12, 512, 128, 3e-4, 3000, 2000, 500, 0.02, dropout=0.1),
 }
 

@@ -114,7 +114,10 @@ class Grammar:
     def _surface(self, schema, name, attribute, value) -> str:
         if attribute is None:
             return value
-        return self.lexicon_of(schema, name).attributes[value][attribute]
+        lexicon = self.lexicon_of(schema, name)
+        if lexicon is None or attribute not in lexicon.attributes[value]:
+            raise GrammarError(f"{schema.category}/{schema.name}：{name} 的值「{value}」没有属性 {attribute}。")
+        return lexicon.attributes[value][attribute]
 
     def lexicon_of(self, schema: Schema, name: str) -> Lexicon | None:
         """变量取值的词表；整数和算出来的变量没有词表，返回 None。"""

@@ -1,7 +1,7 @@
-"""带 KV 缓存(KV cache)的逐字前向:模型已经读过的字,不再重读。
+"""带 KV 缓存（KV cache）的逐字前向：模型已经读过的字，不再重读。
 
-首次实现:09_generation(那里先用一层的 q、k、v 把道理讲清楚,再用这里的完整版)。
-权重全部取自 ``BertLMHeadModel``,这里只是换一种算的次序,所以结果与整段重算相等。
+首次实现：09_generation（那里先用一层的 q、k、v 把道理讲清楚，再用这里的完整版）。
+权重全部取自 ``BertLMHeadModel``，这里只是换一种算的次序，所以结果与整段重算相等。
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import torch.nn.functional as F
 
 
 class CachedDecoder:
-    """一批左填充的提示,加上每一层算好的键(key)和值(value)。
+    """一批左填充的提示，加上每一层算好的键（key）和值（value）。
 
-    符号:B 是行数,H 头数,D 每头维度,T 提示长度,M 缓存能放下的总长度,V 词表大小。
+    符号：B 是行数，H 头数，D 每头维度，T 提示长度，M 缓存能放下的总长度，V 词表大小。
 
-    参数:
-        model: ``is_decoder=True`` 的 ``BertLMHeadModel``,须在 eval 状态。
-        ids: (B, T) 词元编号,短的在左边用 [PAD] 补齐。
-        real: (B, T) 布尔,True 是真的词元,False 是填充。
+    参数：
+        model: ``is_decoder=True`` 的 ``BertLMHeadModel``，须在 eval 状态。
+        ids: (B, T) 词元编号，短的在左边用 [PAD] 补齐。
+        real: (B, T) 布尔，True 是真的词元，False 是填充。
         room: 之后最多再追加多少个词元。
-    属性:
-        logits: (B, V),下一个词元的 logits。
+    属性：
+        logits: (B, V)，下一个词元的 logits。
     """
 
     def __init__(self, model, ids: torch.Tensor, real: torch.Tensor, room: int):
@@ -44,14 +44,14 @@ class CachedDecoder:
         positions = (real.long().cumsum(1) - 1).clamp(min=0)                      # (B, T)
         future = torch.ones(ids.size(1), ids.size(1), dtype=torch.bool, device=ids.device).tril()
         mask = future & real[:, None, None, :]                                    # (B, 1, T, T)
-        # 填充的位置谁也看不见,让它看自己,免得 softmax 对空集求平均
+        # 填充的位置谁也看不见，让它看自己，免得 softmax 对空集求平均
         mask = mask | torch.eye(ids.size(1), dtype=torch.bool, device=ids.device)
         self.logits = self._forward(ids, positions, mask)
 
     def advance(self, tokens: torch.Tensor) -> torch.Tensor:
-        """每行追加一个词元,返回下一个词元的 logits。
+        """每行追加一个词元，返回下一个词元的 logits。
 
-        参数:tokens: (B,)。返回:(B, V)。
+        参数：tokens: (B,)。返回：（B, V）。
         """
         mask = self.visible[:, None, None, : self.length + 1] if self.padded else None    # (B, 1, 1, t)
         self.logits = self._forward(tokens[:, None], self.next_position, mask)
@@ -59,7 +59,7 @@ class CachedDecoder:
         return self.logits
 
     def select(self, rows: torch.Tensor) -> None:
-        """只留下(或重排)这些行:有的行写完了,或者束搜索换了祖先。参数:rows: (B',) 行号。"""
+        """只留下（或重排）这些行：有的行写完了，或者束搜索换了祖先。参数：rows: (B',) 行号。"""
         for store in (self.keys, self.values):
             for i, cache in enumerate(store):
                 kept = cache.new_empty(rows.numel(), *cache.shape[1:])
@@ -86,21 +86,21 @@ class CachedDecoder:
 
 
 class UncachedDecoder:
-    """与 CachedDecoder 同样的接口,但每一步都把整段重算一遍:慢,用来核对和比较。"""
+    """与 CachedDecoder 同样的接口，但每一步都把整段重算一遍：慢，用来核对和比较。"""
 
     def __init__(self, model, ids: torch.Tensor, real: torch.Tensor, room: int):
         self.model, self.ids, self.real = model, ids, real
         self.logits = self._forward()
 
     def advance(self, tokens: torch.Tensor) -> torch.Tensor:
-        """每行追加一个词元 (B,),返回 (B, V)。"""
+        """每行追加一个词元 (B,)，返回 (B, V)。"""
         self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
         self.real = torch.cat([self.real, self.real.new_ones(len(tokens), 1)], dim=1)
         self.logits = self._forward()
         return self.logits
 
     def select(self, rows: torch.Tensor) -> None:
-        """只留下(或重排)这些行。"""
+        """只留下（或重排）这些行。"""
         self.ids, self.real, self.logits = self.ids[rows], self.real[rows], self.logits[rows]
 
     def _forward(self) -> torch.Tensor:

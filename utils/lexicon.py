@@ -49,6 +49,8 @@ class Lexicon:
 
     def draw(self, rng: Random, excluded: set[str]) -> tuple[str, float]:
         """抽一个不在 excluded 里的词，返回 （词，log p）。"""
+        if len(excluded) >= len(self.words) and excluded.issuperset(self.words):
+            raise GrammarError(f"词表 {self.name} 里的词都被 except 排除了，没有可抽的。")
         while True:
             index = min(bisect_right(self.cumulative, rng.random()), len(self.words) - 1)
             if self.words[index] not in excluded:
@@ -68,6 +70,16 @@ class Lexicon:
                 yield word
 
 
+def _number(line: str, where: str) -> float:
+    try:
+        value = float(line.split()[1])
+    except (IndexError, ValueError):
+        value = 0.0
+    if value <= 0:
+        raise GrammarError(f"{where}：{line.split()[0]} 后面要写一个正数：{line}")
+    return value
+
+
 def load_lexicons(folder: Path) -> dict[str, Lexicon]:
     """读入文件夹里的全部词表；另加一张由全年 365 天组成的 date 词表。
 
@@ -81,13 +93,15 @@ def load_lexicons(folder: Path) -> dict[str, Lexicon]:
         for line in path.read_text(encoding="utf-8").splitlines():
             line = line.split("#")[0].strip()
             if line.startswith("@zipf"):
-                q = float(line.split()[1])
+                q = _number(line, path.name)
             elif line.startswith("@compound"):
                 compounds[path.stem] = line.split(maxsplit=1)[1]
             elif line.startswith("@"):
                 raise GrammarError(f"{path.name}：不认识的指令 {line}。可用的有 @zipf、@compound。")
             elif line:
                 word, *attrs = line.split()
+                if not all("=" in a for a in attrs):
+                    raise GrammarError(f"{path.name}：属性要写成「名=值」，一行一个词：{line}")
                 rows.append((word, dict(a.split("=", 1) for a in attrs)))
         raw[path.stem] = [(w, 1.0 if q is None else 1.0 / (r + q), a) for r, (w, a) in enumerate(rows)]
     for name, pattern in compounds.items():

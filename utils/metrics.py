@@ -1,6 +1,6 @@
-"""给文章打分:多样、重复、相似、抄袭、守事实。每把尺子的说明里都写着它量不出什么。
+"""给文章打分：多样、重复、相似、抄袭、守事实。每把尺子的说明里都写着它量不出什么。
 
-首次实现:09_generation。每字比特数(BPC)的换算在 utils.baselines.bits_per_char(首次实现:02_tokenization)。
+首次实现：09_generation。每字比特数（BPC）的换算在 utils.baselines.bits_per_char（首次实现：02_tokenization）。
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ def _ngrams(text: str, n: int) -> list[str]:
 
 def _check(texts: Sequence[str], n: int = 1) -> None:
     if isinstance(texts, str):
-        raise TypeError("这里要的是文章的列表;只有一篇时写成 [文章]。")
+        raise TypeError("这里要的是文章的列表；只有一篇时写成 [文章]。")
     if not len(texts):
-        raise ValueError("一篇文章也没有,没法打分。")
+        raise ValueError("一篇文章也没有，没法打分。")
     if n < 1:
-        raise ValueError(f"n 元组的 n 必须是正整数,得到 {n}。")
+        raise ValueError(f"n 元组的 n 必须是正整数，得到 {n}。")
 
 
 def distinct_n(texts: Sequence[str], n: int = 2) -> float:
-    """distinct-n:所有文章的 n 元字组里,不同的占多少。越大越多样。
+    """distinct-n：所有文章的 n 元字组里，不同的占多少。越大越多样。
 
-    参数:texts: 文章的列表;n: 几个字一组。返回:0 到 1;文章都短于 n 时是 0。
-    量不出:乱码也很多样;总字数越多它越小,所以只能在字数相近的两批文章之间比。
-    来源:Li 等(2016);首次实现:09_generation。
+    参数：texts: 文章的列表；n: 几个字一组。返回：0 到 1；文章都短于 n 时是 0。
+    量不出：乱码也很多样；总字数越多它越小，所以只能在字数相近的两批文章之间比。
+    来源：Li 等（2016）；首次实现：09_generation。
     """
     _check(texts, n)
     grams = [gram for text in texts for gram in _ngrams(text, n)]
@@ -42,11 +42,11 @@ def distinct_n(texts: Sequence[str], n: int = 2) -> float:
 
 
 def repetition(texts: Sequence[str], n: int = 4) -> float:
-    """重复率:每篇之内,有多少 n 元字组在同一篇前面已经出现过;各篇平均。越大越啰嗦。
+    """重复率：每篇之内，有多少 n 元字组在同一篇前面已经出现过；各篇平均。越大越啰嗦。
 
-    参数:texts: 文章的列表;n: 几个字一组。返回:0 到 1。
-    量不出:换个说法重复同一个意思;该重复的(人名、城市)与不该重复的它分不开,所以要和真文章的重复率比。
-    首次实现:09_generation。
+    参数：texts: 文章的列表；n: 几个字一组。返回：0 到 1。
+    量不出：换个说法重复同一个意思；该重复的（人名、城市）与不该重复的它分不开，所以要和真文章的重复率比。
+    首次实现：09_generation。
     """
     _check(texts, n)
     shares = []
@@ -57,11 +57,11 @@ def repetition(texts: Sequence[str], n: int = 4) -> float:
 
 
 def chrf(texts: Sequence[str], references: Sequence[str]) -> float:
-    """chrF:与参考文章的字符 n 元组(n = 1 到 6)的 F 值,0 到 100。中文不用先分词。
+    """chrF：与参考文章的字符 n 元组（n = 1 到 6）的 F 值，0 到 100。中文不用先分词。
 
-    参数:texts, references: 等长的列表,一一对应。
-    量不出:同一个意思的另一种写法得分低;把比分写错一个字,得分几乎不变。
-    来源:Popović(2015),由 sacrebleu 计算;首次使用:09_generation。
+    参数：texts, references: 等长的列表，一一对应。
+    量不出：同一个意思的另一种写法得分低；把比分写错一个字，得分几乎不变。
+    来源：Popović（2015），由 sacrebleu 计算；首次使用：09_generation。
     """
     from sacrebleu.metrics import CHRF
 
@@ -70,11 +70,11 @@ def chrf(texts: Sequence[str], references: Sequence[str]) -> float:
 
 
 def bleu(texts: Sequence[str], references: Sequence[str]) -> float:
-    """BLEU:与参考文章的 n 元组(n = 1 到 4)的精确率,0 到 100。中文必须按字切(tokenize="zh")。
+    """BLEU：与参考文章的 n 元组（n = 1 到 4）的精确率，0 到 100。中文必须按字切（tokenize="zh"）。
 
-    参数:texts, references: 等长的列表,一一对应。
-    量不出:与 chrF 相同;它只看精确率,再用长度惩罚补救,对短文很不稳。
-    来源:Papineni 等(2002),由 sacrebleu 计算(Post 2018);首次使用:09_generation。
+    参数：texts, references: 等长的列表，一一对应。
+    量不出：与 chrF 相同；它只看精确率，再用长度惩罚补救，对短文很不稳。
+    来源：Papineni 等（2002），由 sacrebleu 计算（Post 2018）；首次使用：09_generation。
     """
     from sacrebleu.metrics import BLEU
 
@@ -85,15 +85,15 @@ def bleu(texts: Sequence[str], references: Sequence[str]) -> float:
 def _check_pairs(texts: Sequence[str], references: Sequence[str]) -> None:
     _check(texts)
     if len(texts) != len(references):
-        raise ValueError(f"文章有 {len(texts)} 篇,参考却有 {len(references)} 篇,应当一一对应。")
+        raise ValueError(f"文章有 {len(texts)} 篇，参考却有 {len(references)} 篇，应当一一对应。")
 
 
 class CopyIndex:
     """查「这段话是不是从训练集里抄来的」。
 
-    参数:corpus: 训练文章;n: 先用 n 元字组粗查,再逐字延伸,所以短于 n 的片段按没抄算。
-    量不出:改一两个字的抄袭;套话和专名本来就会重合,所以要和没参加训练的真文章比。
-    首次实现:09_generation。
+    参数：corpus: 训练文章；n: 先用 n 元字组粗查，再逐字延伸，所以短于 n 的片段按没抄算。
+    量不出：改一两个字的抄袭；套话和专名本来就会重合，所以要和没参加训练的真文章比。
+    首次实现：09_generation。
     """
 
     def __init__(self, corpus: Iterable[str], n: int = 8):
@@ -103,11 +103,11 @@ class CopyIndex:
         for which, text in enumerate(self.texts):
             for at, gram in enumerate(_ngrams(text, n)):
                 found = self.where.setdefault(gram, [])
-                if len(found) < 200:                                   # 套话到处都是,记 200 处足够
+                if len(found) < 200:                                   # 套话到处都是，记 200 处足够
                     found.append((which, at))
 
     def longest_copied_span(self, text: str) -> str:
-        """text 里与某篇训练文章一字不差的最长一段;没有达到 n 个字的就是空串。"""
+        """text 里与某篇训练文章一字不差的最长一段；没有达到 n 个字的就是空串。"""
         best = ""
         for at, gram in enumerate(_ngrams(text, self.n)):
             if at + len(best) >= len(text):
@@ -122,7 +122,7 @@ class CopyIndex:
         return best
 
     def copied_share(self, texts: Sequence[str]) -> float:
-        """最长抄段占全文的比例,各篇平均,0 到 1;1 表示整篇照抄。"""
+        """最长抄段占全文的比例，各篇平均，0 到 1;1 表示整篇照抄。"""
         _check(texts)
         return sum(len(self.longest_copied_span(t)) / max(len(t), 1) for t in texts) / len(texts)
 
@@ -131,9 +131,9 @@ class CopyIndex:
 class Fidelity:
     """一批正文守事实的情况。
 
-    属性(都是 0 到 1 的比例):
-        faithful: 没写错也没遗漏的文章;contradicted: 至少写错一处的;missing: 至少漏一处的;
-        well_formed: 合乎语法模式的。n: 篇数(个);reports: 逐篇的 FactReport。
+    属性（都是 0 到 1 的比例）：
+        faithful: 没写错也没遗漏的文章；contradicted: 至少写错一处的；missing: 至少漏一处的；
+        well_formed: 合乎语法模式的。n: 篇数（个）；reports: 逐篇的 FactReport。
     """
 
     faithful: float
@@ -145,7 +145,7 @@ class Fidelity:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """faithful 的 95% 置信区间(Wilson 区间):(下限, 上限)。比例接近 0 或 1、篇数少的时候也可靠。"""
+        """faithful 的 95% 置信区间（Wilson 区间）：（下限， 上限）。比例接近 0 或 1、篇数少的时候也可靠。"""
         z, p, n = 1.96, self.faithful, self.n
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -153,11 +153,11 @@ class Fidelity:
 
 
 def fidelity(intros: Sequence[str], bodies: Sequence[str]) -> Fidelity:
-    """忠实度:正文有没有守住导语里的事实,由 check_facts 逐篇核对。
+    """忠实度：正文有没有守住导语里的事实，由 check_facts 逐篇核对。
 
-    参数:intros, bodies: 等长的列表;导语须是自带语料的写法。
-    量不出:文笔、连贯;导语里没有的事实是不是瞎编;模式之外的写法只能粗查。千篇一律的文章也能得满分。
-    首次实现:09_generation。
+    参数：intros, bodies: 等长的列表；导语须是自带语料的写法。
+    量不出：文笔、连贯；导语里没有的事实是不是瞎编；模式之外的写法只能粗查。千篇一律的文章也能得满分。
+    首次实现：09_generation。
     """
     _check_pairs(bodies, intros)
     reports = tuple(check_facts(i, b) for i, b in zip(intros, bodies, strict=True))
@@ -169,12 +169,12 @@ def fidelity(intros: Sequence[str], bodies: Sequence[str]) -> Fidelity:
 @torch.inference_mode()
 def body_bits_per_char(model, tokenizer, intros: Sequence[str], bodies: Sequence[str],
                        batch_size: int = 16) -> float:
-    """每字比特数:模型给真正文(含末尾的 [SEP])的总损失 ÷ ln 2 ÷ 字数。越小越好。
+    """每字比特数：模型给真正文（含末尾的 [SEP]）的总损失 ÷ ln 2 ÷ 字数。越小越好。
 
-    参数:model: is_decoder=True 的 BertLMHeadModel;intros, bodies: 等长的列表。
-    量不出:写出来的文章好不好。它量的是「真文章在模型眼里有多意外」,不看模型自己会写什么。
-    异常:ValueError: 有一对放不进模型的位置数。
-    首次实现:09_generation。
+    参数：model: is_decoder=True 的 BertLMHeadModel;intros, bodies: 等长的列表。
+    量不出：写出来的文章好不好。它量的是「真文章在模型眼里有多意外」，不看模型自己会写什么。
+    异常：ValueError: 有一对放不进模型的位置数。
+    首次实现：09_generation。
     """
     from utils.tokenization import encode_pair
 
@@ -191,7 +191,7 @@ def body_bits_per_char(model, tokenizer, intros: Sequence[str], bodies: Sequence
             end = len(item["input_ids"])
             ids[row, :end] = torch.tensor(item["input_ids"])
             labels[row, item["prompt_len"]: end] = ids[row, item["prompt_len"]: end]
-        # 右填充:因果掩码之下,真词元看不到后面的 [PAD]
+        # 右填充：因果掩码之下，真词元看不到后面的 [PAD]
         logits = model(input_ids=ids.to(model.device)).logits[:, :-1].flatten(0, 1).float()   # (B*(T-1), V)
         targets = labels[:, 1:].flatten().to(model.device)
         nats += F.cross_entropy(logits, targets, reduction="sum").item()

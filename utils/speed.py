@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -27,11 +27,13 @@ class Speed:
         steps: 量了几步。
         tokens_per_second: 每秒训练多少词元（含填充）。
         step_seconds: 预设里一整步（一批 batch_size 篇）约多少秒。
+        share: 测量期间，本程序占到的 CPU 时间 ÷ （经过的时间 × 线程数）；明显小于 1，说明别的程序也在用 CPU。
     """
 
     steps: int
     tokens_per_second: float
     step_seconds: float
+    share: float = 1.0
 
     def minutes(self, steps: int, preset: Preset) -> float:
         """训练 steps 步、途中评估 11 次，估计多少分钟。"""
@@ -60,7 +62,7 @@ def measure_speed(preset: Preset, tokenizer: PreTrainedTokenizerFast, device: to
         torch.manual_seed(0)
         docs = encode_docs(generate("train", max(64, preset.batch_size)), tokenizer, preset.max_len)
         model = BertForMaskedLM(bert_config(preset, tokenizer)).to(device).train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=device.type != "mps")
         rows = sorted(docs, key=lambda row: row["length"])
         collate = mlm_collator(tokenizer, seed=0)
 
@@ -68,7 +70,8 @@ def measure_speed(preset: Preset, tokenizer: PreTrainedTokenizerFast, device: to
             at = round(part * (len(rows) - n))                # 长度相近的 n 篇放在一批，与训练时的分桶相同
             batch = {k: v.to(device) for k, v in collate(rows[at:at + n]).items()}
             began = clock()
-            loss = model(**batch).loss
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                loss = model(**batch).loss
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -78,13 +81,15 @@ def measure_speed(preset: Preset, tokenizer: PreTrainedTokenizerFast, device: to
         step(2, 0.5)                                          # 第一步总是慢，不算
         _, small = step(2, 0.5)
         size = min(preset.batch_size, max(2, int(2 * budget / 3 / max(small, 1e-6))))
-        tokens, seconds, count = 0, 0.0, 0
+        tokens, seconds, count, cpu = 0, 0.0, 0, time.process_time()
         while count < 2 or (seconds < budget and count < 30):
             n, used = step(size, (count * 0.618) % 1)         # 长短文档轮着来
             tokens, seconds, count = tokens + n, seconds + used, count + 1
+        cpu = time.process_time() - cpu
     rate = tokens / max(seconds, 1e-9)
+    share = min(1.0, cpu / max(seconds, 1e-9) / torch.get_num_threads()) if device.type == "cpu" else 1.0
     per_batch = fmean(row["length"] for row in rows) * preset.batch_size
-    return Speed(count, rate, per_batch / rate)
+    return Speed(count, rate, per_batch / rate, share)
 
 
 def minutes_text(minutes: float) -> str:
@@ -94,12 +99,3 @@ def minutes_text(minutes: float) -> str:
     if minutes < 1:
         return f"约 {max(1, round(minutes * 60))} 秒"
     return f"约 {minutes:.1f} 分钟" if minutes < 60 else f"约 {minutes / 60:.1f} 小时"
-
-
-def estimates(speed: Speed, preset: Preset, work: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """每本重的 notebook 的训练要多少分钟。
-
-    参数：
-        work: （notebook 的名字，预设里步数那一项的名字） 的列表。
-    """
-    return {name: speed.minutes(getattr(preset, steps), preset) for name, steps in work}

@@ -24,7 +24,6 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-
 from transformers.trainer_callback import PrinterCallback
 
 from utils.environment import Preset
@@ -74,22 +73,24 @@ def set_positions(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def encode_docs(docs: Dataset, tokenizer: PreTrainedTokenizerFast, max_len: int) -> Dataset:
+def encode_docs(docs: Dataset, tokenizer: PreTrainedTokenizerFast, max_len: int, learn_intro: bool = False) -> Dataset:
     """把文档编成 `[CLS] 导语 [SEP] 正文 [SEP]`。
 
     参数：
         docs: 有 intro、body 两列的 Dataset。
         tokenizer: 分词器。
         max_len: 一条最多多少词元。
+        learn_intro: True 表示导语也有标签（从头写整篇）；False 表示导语只是提示，不计损失。
     返回：
-        Dataset，列：input_ids（长 T）、attention_mask、labels、length。labels 把 `[CLS] 导语 [SEP]` 记作 −100，只留正文。
+        Dataset，列：input_ids（长 T）、attention_mask、labels、length。learn_intro 为 False 时，
+        labels 把 `[CLS] 导语 [SEP]` 记作 −100，只留正文。
     异常：
         ValueError: 有文档放不进 max_len（由 encode_pair 抛出）。
     """
     rows = []
     for intro, body in zip(docs["intro"], docs["body"], strict=True):
         row = encode_pair(tokenizer, intro, body, max_len)
-        ids, prompt = row["input_ids"], row["prompt_len"]
+        ids, prompt = row["input_ids"], 1 if learn_intro else row["prompt_len"]
         rows.append({"input_ids": ids, "attention_mask": row["attention_mask"],
                      "labels": [IGNORE] * prompt + ids[prompt:], "length": len(ids)})
     return Dataset.from_list(rows)

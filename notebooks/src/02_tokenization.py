@@ -29,7 +29,7 @@
 #
 # **先修** 00_start；会用 Python 的列表、字典和循环。知道「概率取对数」即可，训练部分不要求懂 Transformer。
 #
-# **时间** 阅读约 60 分钟；全部运行在 CPU 上约 1.5 分钟，在 GPU 上约 1 分钟。
+# **时间** 阅读约 60 分钟；全部运行，两核 CPU 约 1.5 分钟，GPU 尚未实测。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils

@@ -25,7 +25,7 @@
 #
 # **先修**：02（字符词元）、03（自注意力）。
 #
-# **用时**：两核 CPU 约 5 分钟（其中训练约 3 分钟），GPU 约 3 分钟（模型大得多）。
+# **用时**：两核 CPU 约 5 分钟（其中训练约 3 分钟），GPU 尚未实测。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
@@ -250,7 +250,7 @@ print(f"训练前：损失 {before[0]:.3f} 奈特/词元，准确率 {before[1]:
 # - `max_grad_norm=1.0`：梯度太大时按比例缩小，防止一步走飞。
 
 # %%
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 args = TrainingArguments(
     output_dir=str(lesson.outputs / "trainer"), max_steps=preset.mlm_steps,
@@ -312,7 +312,7 @@ print(f"总猜最常见的词元：准确率 {commonest:.1%}")
 lesson.record("MLM 验证损失", loss, "奈特/词元")
 lesson.record("MLM 一元模型基线", baselines["一元模型"], "奈特/词元")
 lesson.record("MLM 验证准确率", accuracy)
-assert loss < baselines["一元模型"] - (0.3 if preset.name == "smoke" else 2.0), "没有明显胜过一元模型：学习没有发生"
+assert loss < baselines["一元模型"] - (0.3 if preset.name == "smoke" else 1.5), "没有明显胜过一元模型：学习没有发生"
 assert accuracy > 2 * commonest
 
 # %% [markdown]
