@@ -1,6 +1,6 @@
-"""测试的公共设置:离线、smoke 预设、产物写到临时文件夹(不碰学习者的 outputs/)。
+"""测试的公共设置：离线、smoke 预设、产物写到临时文件夹（不碰学习者的 outputs/）。
 
-这些要在 utils 和 transformers 被导入之前设好,所以写在最外层。
+这些要在 utils 和 transformers 被导入之前设好，所以写在最外层。
 """
 
 import atexit

@@ -1,4 +1,4 @@
-"""course.py:安装、修复、报错。真的建虚拟环境、真的运行 pip,只是软件包换成几个小小的假 wheel,不需要网络。"""
+"""course.py：安装、修复、报错。真的建虚拟环境、真的运行 pip，只是软件包换成几个小小的假 wheel，不需要网络。"""
 
 import ast
 import importlib.util
@@ -39,7 +39,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def course(tmp_path, monkeypatch):
-    """导入的 course 模块,路径都指到临时文件夹。"""
+    """导入的 course 模块，路径都指到临时文件夹。"""
     spec = importlib.util.spec_from_file_location("course_under_test", ROOT / "course.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -88,7 +88,7 @@ def test_old_python_gets_a_clear_message(python):
 
 
 def test_newer_python_is_named(course, monkeypatch):
-    """真能运行的新 Python 会被点名;PATH 上没有,就说去哪里装。"""
+    """真能运行的新 Python 会被点名；PATH 上没有，就说去哪里装。"""
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     monkeypatch.setattr(course, "MIN_PYTHON", (3, 10))
     monkeypatch.setattr(course.sys, "version_info", (3, 8, 1))
@@ -103,7 +103,7 @@ def test_newer_python_is_named(course, monkeypatch):
 
 
 def call(*words, cwd=ROOT, python=sys.executable, check=None, **env):
-    """运行 course.py,返回 (退出码, 输出)。"""
+    """运行 course.py，返回 （退出码，输出）。"""
     run = subprocess.run([python, "course.py", *words], cwd=cwd, timeout=300, stdin=subprocess.DEVNULL,
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                          env={**os.environ, "PYTHONIOENCODING": "utf-8", **env})
@@ -123,7 +123,7 @@ def test_help_is_friendly():
 
 @pytest.mark.parametrize("words, expected", [
     (["labb"], "你是不是想写 lab?"),
-    (["xyz"], "可以用:lab、run、build、test"),
+    (["xyz"], "可以用：lab、run、build、test"),
     (["run", "--presett", "cpu"], "你是不是想写 --preset?"),
     (["run", "--preset", "big"], "smoke、cpu、gpu 之一"),
     (["lab", "02"], "写在 -- 之后"),
@@ -191,7 +191,7 @@ def test_disk_filling_up_while_installing_is_noticed(course):
 
 def test_full_disk_is_told_before_starting(course, monkeypatch):
     monkeypatch.setattr(course.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 ** 9))
-    with pytest.raises(course.Stop, match="只剩 1.0 GB,安装至少需要 3 GB"):
+    with pytest.raises(course.Stop, match="只剩 1.0 GB，安装至少需要 3 GB"):
         course.set_up()
     assert not Path(course.VENV).exists()
 
@@ -253,7 +253,7 @@ def test_colab_keeps_torch_numpy_and_all_that_is_there(course, monkeypatch):
 
 
 def wheel(folder: Path, name: str, files: dict[str, str]) -> None:
-    """写一个只有几个 .py 文件的 wheel,版本 1.0。"""
+    """写一个只有几个 .py 文件的 wheel，版本 1.0。"""
     info = f"{name}-1.0.dist-info"
     files = {**files, f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
              f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
@@ -264,7 +264,7 @@ def wheel(folder: Path, name: str, files: dict[str, str]) -> None:
 
 
 class Project:
-    """一个小小的课程文件夹,路径里有空格和汉字。"""
+    """一个小小的课程文件夹，路径里有空格和汉字。"""
 
     def __init__(self, base: Path):
         self.root = base / "我的 课程"
@@ -311,7 +311,7 @@ def told(text: str) -> dict:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """装好一次,后面的测试各自弄坏再看它修好。"""
+    """装好一次，后面的测试各自弄坏再看它修好。"""
     made = Project(tmp_path_factory.mktemp("course"))
     made.first = made.call("test", "--", "-k", "甲")
     return made
@@ -353,7 +353,7 @@ def test_run_and_build_pass_on_names_preset_and_exit_code(project):
 
 def test_changed_requirements_are_installed(project):
     project.require("ipykernel>=1.0", "jupyterlab>=1.0", "pytest>=1.0", "alpha>=1.0", "beta>=1.0")
-    assert "变了,更新 .venv" in project.call("run")
+    assert "变了，更新 .venv" in project.call("run")
     assert (project.site / "beta" / "data.py").exists()
 
 
@@ -367,7 +367,7 @@ def test_deleted_package_is_repaired(project):
 
 
 def test_half_installed_venv_is_finished(project):
-    """pip 中途被杀:没有印记,一个包只解开一半,还留下 ~ 开头的文件夹。"""
+    """pip 中途被杀：没有印记，一个包只解开一半，还留下 ~ 开头的文件夹。"""
     project.stamp.unlink(missing_ok=True)
     (project.site / "alpha-1.0.dist-info" / "RECORD").unlink()
     (project.site / "alpha" / "data.py").unlink()
@@ -391,7 +391,7 @@ def test_broken_interpreter_is_rebuilt(project):
     text = project.call("run")
     assert "不能运行了" in text and "建虚拟环境" in text
     assert told(text)["argv"] == ["run"] and "核对" not in text
-    assert "Successfully installed" not in text                  # 已装的包留着,不重新下载
+    assert "Successfully installed" not in text                  # 已装的包留着，不重新下载
     assert (project.site / "alpha" / "data.py").exists()
 
 
@@ -432,7 +432,7 @@ def test_no_network_is_explained_and_the_next_call_finishes(project):
 
 @pytest.mark.skipif(not POSIX, reason="Windows 上没法只给一个进程发 Ctrl-C")
 def test_ctrl_c_says_how_to_resume(project):
-    """下载地址接了电话却不说话,pip 一直等;按 Ctrl-C,只说一句话。"""
+    """下载地址接了电话却不说话，pip 一直等；按 Ctrl-C，只说一句话。"""
     project.stamp.unlink(missing_ok=True)
     shutil.rmtree(project.site / "alpha", ignore_errors=True)
     with socket.create_server(("127.0.0.1", 0)) as server:

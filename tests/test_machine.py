@@ -78,6 +78,14 @@ def test_write_permission_is_really_tried(tmp_path):
     assert str(tmp_path) not in blocked.detail
 
 
+def test_a_folder_that_exists_but_refuses_files_is_noticed(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "只读")
+
+    monkeypatch.setattr(machine.tempfile, "NamedTemporaryFile", refuse)
+    assert machine.check_writable(tmp_path).state == "fail"
+
+
 def test_widgets_need_their_front_end_too(tmp_path):
     assert machine.check_widgets([tmp_path]).state == "warn"
     (tmp_path / "anywidget").mkdir()

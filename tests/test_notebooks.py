@@ -1,4 +1,4 @@
-"""notebook:每一本都能从头运行(smoke),.ipynb 与 .py 一致;运行、清理、检查的工具本身也要可靠。"""
+"""notebook：每一本都能从头运行（smoke），.ipynb 与 .py 一致；运行、清理、检查的工具本身也要可靠。"""
 
 import base64
 import io
@@ -30,7 +30,7 @@ START = 'import sys; sys.path.insert(0, "..")\nfrom utils.environment import sta
 
 
 def test_built_notebooks_match_their_sources():
-    """快:每本 .ipynb 与 .py 一致、输出干净、大小合适,RESULTS.md 是最新的。"""
+    """快：每本 .ipynb 与 .py 一致、输出干净、大小合适，RESULTS.md 是最新的。"""
     assert SOURCES, "notebooks/src 里一本也没有"
     problems = checks.check(ROOT / "notebooks")
     assert not problems, "\n".join(problems)
@@ -39,14 +39,14 @@ def test_built_notebooks_match_their_sources():
 @pytest.mark.notebooks
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
 def test_notebook_runs(source):
-    """按编号依次运行;共用一个产物文件夹,所以后面的会用到前面练出来的模型。"""
+    """按编号依次运行；共用一个产物文件夹，所以后面的会用到前面练出来的模型。"""
     result = execute(source, os.environ["COURSE_PRESET"], bar=False)
-    print(f"{source.stem}:{result.seconds:.1f} 秒,峰值 {result.peak_mb:.0f} MB")
+    print(f"{source.stem}：{result.seconds:.1f} 秒，峰值 {result.peak_mb:.0f} MB")
     assert result.ok, f"{result.failure}\n{traceback_of(result.notebook)}"
 
 
 def traceback_of(nb) -> str:
-    """出错的那一格的报错全文,去掉颜色。"""
+    """出错的那一格的报错全文，去掉颜色。"""
     for cell in nb.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
@@ -64,7 +64,7 @@ def cell(kind: str, text: str) -> str:
 
 
 def write(folder: Path, name: str, *codes: str) -> Path:
-    """写一个小小的源文件:起始单元(不真的导入 utils)之后是 codes,之间夹着文字。"""
+    """写一个小小的源文件：起始单元（不真的导入 utils）之后是 codes，之间夹着文字。"""
     parts = [cell("markdown", f"# {name}"), cell("code", START.format(name=name)) if not codes else ""]
     for code in codes:
         parts += [cell("code", code), cell("markdown", "说明")]
@@ -86,7 +86,7 @@ def test_run_continues_after_a_failure_and_names_the_cell(tmp_path, outputs, cap
     write(tmp_path, "02_good", "import os\nprint(os.environ['COURSE_PRESET'], os.path.basename(os.getcwd()))")
     assert notebooks.run([], "smoke", tmp_path) == 1
     text = capsys.readouterr().out
-    assert "第 4 格「x = [1, 2]」:IndexError: list index out of range" in text and "1/2 通过" in text
+    assert "第 4 格「x = [1, 2]」：IndexError: list index out of range" in text and "1/2 通过" in text
     peak = float(re.search(r"01_bad\s+[\d.]+\s+(\d+)", text)[1])
     assert 200 < peak < 700                                   # 分配的 200 MB 算在里面
     saved = nbformat.read(outputs / "run" / "02_good.ipynb", 4)
@@ -104,7 +104,7 @@ def test_timeout_and_dead_kernel_are_named(tmp_path, monkeypatch):
 
 def test_unknown_number_lists_what_there_is(tmp_path):
     write(tmp_path, "01_a")
-    with pytest.raises(ValueError, match="没有编号为「9」的 notebook。现有:01_a"):
+    with pytest.raises(ValueError, match="没有编号为「9」的 notebook。现有：01_a"):
         notebooks.choose(["9"], tmp_path)
     assert [p.stem for p in notebooks.choose(["1", "01_a"], tmp_path)] == ["01_a"]
 
@@ -159,7 +159,7 @@ def test_build_writes_a_clean_deterministic_notebook(tmp_path, monkeypatch, caps
     assert notebooks.build([], "smoke", folder) == 0
     first = (folder / "02_noisy.ipynb").read_bytes()
     text = capsys.readouterr().out
-    assert "标准错误:警告" in text and "50%" not in text
+    assert "标准错误：警告" in text and "50%" not in text
     nb = nbformat.reads(first.decode("utf-8"), 4)
     assert [c.id for c in nb.cells] == ["02-001", "02-002", "02-003"]
     stream, value = nb.cells[1].outputs
@@ -183,7 +183,7 @@ def test_build_refuses_errors_large_notebooks_and_nan(tmp_path, capsys):
     text = capsys.readouterr().out
     assert not list(tmp_path.glob("*.ipynb"))
     assert "ZeroDivisionError" in text and "记录的不是有限的数: 损失" in text
-    assert re.search(r"太大: 33\d KB,上限 300 KB", text)
+    assert re.search(r"太大: 33\d KB，上限 300 KB", text)
     assert checks.size_limit("07_attention_visualization") == 500
 
 
@@ -203,7 +203,7 @@ def test_png_gets_a_palette_only_when_smaller():
     after = cleaning.shrink_png(before)
     assert len(after) < len(before) / 2
     assert Image.open(io.BytesIO(base64.b64decode(after))).mode == "P"
-    assert cleaning.shrink_png(after) == after               # 已经是调色板的,不再动
+    assert cleaning.shrink_png(after) == after               # 已经是调色板的，不再动
 
 
 def cleaned(*outputs, root=ROOT):
@@ -216,7 +216,7 @@ def test_streams_are_merged_and_overwritten_text_is_dropped():
     out, warnings = cleaned(new_output("stream", name="stdout", text="a\n"),
                             new_output("stream", name="stderr", text="\r 10%|█ | 1/9\nUserWarning: 小心\n"),
                             new_output("stream", name="stdout", text="1/2\r2/2\nb at 0x7f00aa\r\n"))
-    assert [o.text for o in out] == ["a\n2/2\nb\n"] and warnings == ["标准错误:UserWarning: 小心"]
+    assert [o.text for o in out] == ["a\n2/2\nb\n"] and warnings == ["标准错误：UserWarning: 小心"]
 
 
 def test_paths_become_relative():
@@ -239,7 +239,7 @@ def test_widgets_and_progress_are_dropped_but_pictures_stay():
 
 @pytest.fixture
 def built(tmp_path):
-    """一个合乎规矩的小 notebook:源、.ipynb、RESULTS.md 都在。"""
+    """一个合乎规矩的小 notebook：源、.ipynb、RESULTS.md 都在。"""
     source = write(tmp_path, "02_demo")
     import jupytext
     nb, _ = cleaning.clean(jupytext.read(source, fmt="py:percent"), "02_demo", ROOT)
@@ -250,7 +250,7 @@ def built(tmp_path):
 
 
 def change(folder: Path, edit) -> list[str]:
-    """改动 .ipynb 的 JSON,再检查。"""
+    """改动 .ipynb 的 JSON，再检查。"""
     path = folder / "02_demo.ipynb"
     data = json.loads(path.read_text(encoding="utf-8"))
     edit(data)
@@ -304,7 +304,7 @@ def test_check_finds_missing_and_orphan_notebooks(built):
     shutil.copy(built / "02_demo.ipynb", built / "03_orphan.ipynb")
     (built / "02_demo.ipynb").unlink()
     problems = "\n".join(checks.check(built))
-    assert "02_demo.ipynb:还没有构建" in problems and "03_orphan.ipynb:notebooks/src 里没有它的源" in problems
+    assert "02_demo.ipynb：还没有构建" in problems and "03_orphan.ipynb：notebooks/src 里没有它的源" in problems
 
 
 def test_lint_finds_style_faults(tmp_path):
@@ -312,7 +312,7 @@ def test_lint_finds_style_faults(tmp_path):
     text = source.read_text(encoding="utf-8")
     source.write_text(text + cell("code", "x = 1") + cell("code", "y = 2"), encoding="utf-8")
     problems = "\n".join(checks.check(tmp_path))
-    assert "有 41 行代码,上限 40" in problems and "之间没有文字" in problems and "起始单元" in problems
+    assert "有 41 行代码，上限 40" in problems and "之间没有文字" in problems and "起始单元" in problems
     assert "最长 41 行" in checks.medians(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""依赖清单:下限、约束、conda 环境三者说的是同一批软件包。"""
+"""依赖清单：下限、约束、conda 环境三者说的是同一批软件包。"""
 
 import re
 import sys
@@ -29,7 +29,7 @@ def constraints() -> list[Requirement]:
 
 
 def pinned(python: str, platform: dict) -> dict[str, Version]:
-    """一种 Python 和平台上的 {包名: 版本};同一个包钉了两次就报错。"""
+    """一种 Python 和平台上的 {包名：版本}；同一个包钉了两次就报错。"""
     environment = {"python_version": python.rsplit(".", 1)[0], "python_full_version": python,
                    "implementation_name": "cpython", "platform_python_implementation": "CPython", **platform}
     found = {}
@@ -82,9 +82,9 @@ def test_installed_versions_respect_the_bounds():
 
 
 def test_every_third_party_import_is_required():
-    """utils、notebooks、tests 里导入的第三方包,都在 requirements.txt 里(反过来允许只装不导入)。"""
+    """utils、notebooks、tests 里导入的第三方包，都在 requirements.txt 里（反过来允许只装不导入）。"""
     alias = {"pil": "pillow"}
-    indirect = {"packaging", "jupyter-client"}              # pytest、nbclient 一定带来的
+    indirect = {"packaging", "jupyter-client", "jupyter-core"}     # pytest、nbclient 一定带来的
     known = set(BOUNDS) | indirect | {"utils", "course"}
     files = [p for folder in ("utils", "notebooks/src", "tests") for p in (ROOT / folder).glob("*.py")]
     local = {p.stem for p in (ROOT / "tests").glob("*.py")}

@@ -13,7 +13,7 @@ from utils.environment import DATA, ROOT
 from utils.fonts import FAMILY, FONT_FILE, wanted_characters
 
 # 只在文字里讲、不画进图的：emoji、零宽连接符、替换符
-TEXT_ONLY = set("😂👩😀👧👨\u200d\ufe0f\ufffd")
+TEXT_ONLY = set("✅❌😂👩😀👧👨\u200d\ufe0f\ufffd")
 
 
 def course_characters():

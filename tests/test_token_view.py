@@ -103,7 +103,7 @@ def test_picture_has_every_token_and_no_missing_glyph(tokenizers):
     assert drawn[0] == "字：10 个词元" and "$" in drawn
     assert not any(item.get_parse_math() for item in figure.axes[0].texts[1:11])  # $x$ 不是公式
     plt.close(figure)
-    figure = draw_tokens({"char": build_tokenizer("char", ["𠮷"])}, "𠮷")
+    figure = draw_tokens({"char": build_tokenizer("char", ["𪚥"])}, "𪚥")
     figure.canvas.draw()
-    assert [item.get_text() for item in figure.axes[0].texts] == ["字：1 个词元", "U+20BB7"]
+    assert [item.get_text() for item in figure.axes[0].texts] == ["字：1 个词元", "U+2A6A5"]
     plt.close(figure)

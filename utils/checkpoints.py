@@ -32,9 +32,8 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, 
         folder。
     """
     folder.mkdir(parents=True, exist_ok=True)
-    dtype = model.dtype
-    (model.half() if half else model).save_pretrained(folder)
-    model.to(dtype)
+    weights = {name: w.half() for name, w in model.state_dict().items()} if half else None
+    model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
     text = json.dumps(info | {"versions": versions()}, ensure_ascii=False, indent=1)
     (folder / "course.json").write_text(text + "\n", encoding="utf-8", newline="\n")

@@ -15,7 +15,7 @@ import torch
 def apply_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """温度（temperature）：logits / τ。τ < 1 更尖，τ > 1 更平。
 
-    参数：logits: (B, V);temperature: τ > 0。返回：（B, V）。
+    参数：logits: (B, V)；temperature: τ > 0。返回：（B, V）。
     异常：ValueError: τ 不是正的有限数。
     首次实现：09_generation。
     """
@@ -28,7 +28,7 @@ def apply_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 def top_k_filter(logits: torch.Tensor, k: int) -> torch.Tensor:
     """top-k：只留 logit 最大的 k 个，其余变成 −∞；与第 k 名并列的都留下。
 
-    参数：logits: (B, V);k: 正整数，超过 V 时等于不限。返回：（B, V）。
+    参数：logits: (B, V)；k: 正整数，超过 V 时等于不限。返回：（B, V）。
     异常：ValueError: k < 1。
     来源：Fan 等（2018）；首次实现：09_generation。
     """
@@ -41,7 +41,7 @@ def top_k_filter(logits: torch.Tensor, k: int) -> torch.Tensor:
 def top_p_filter(logits: torch.Tensor, p: float) -> torch.Tensor:
     """top-p（核采样，nucleus sampling）：留下概率之和刚达到 p 的最少几个词元，其余变成 −∞。
 
-    参数：logits: (B, V);p: (0, 1]。返回：（B, V）。概率最大的词元总会留下。
+    参数：logits: (B, V)；p: (0, 1]。返回：（B, V）。概率最大的词元总会留下。
     异常：ValueError: p 不在 (0, 1] 内。
     来源：Holtzman 等（2020）；首次实现：09_generation。
     """
@@ -56,7 +56,7 @@ def top_p_filter(logits: torch.Tensor, p: float) -> torch.Tensor:
 def repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
     """重复惩罚：已经出现过的词元，正的 logit 除以 penalty，负的乘以 penalty。
 
-    参数：logits: (B, V);seen: (B, V) 布尔，True 表示出现过（提示里的也算）；penalty: > 0,1 表示不惩罚。
+    参数：logits: (B, V)；seen: (B, V) 布尔，True 表示出现过（提示里的也算）；penalty: > 0,1 表示不惩罚。
     返回：（B, V）。异常：ValueError: penalty 不是正数。
     来源：Keskar 等（2019）；首次实现：09_generation。
     """
@@ -69,7 +69,7 @@ def repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: float)
 def sample_next(logits: torch.Tensor, u: torch.Tensor | None = None) -> torch.Tensor:
     """按概率抽一个词元：把 [0, 1) 按概率分成 V 段，随机数 u 落在哪一段就选哪一个（逆变换抽样）。
 
-    参数：logits: (B, V);u: (B,) 的均匀随机数，None 时当场抽。返回：（B，） 词元编号。
+    参数：logits: (B, V)；u: (B,) 的均匀随机数，None 时当场抽。返回：（B，） 词元编号。
     首次实现：09_generation。
     """
     if u is None:
@@ -130,7 +130,7 @@ class Decoding:
         return logits if self.top_p is None else top_p_filter(logits, self.top_p)
 
     def noise(self, rows: int, steps: int) -> torch.Tensor | None:
-        """每行一串均匀随机数 (rows, steps)，行与行互不相干；不抽样时是 None。"""
+        """每行一串均匀随机数 （rows, steps），行与行互不相干；不抽样时是 None。"""
         if self.strategy != "sample":
             return None
         seed = int(torch.randint(2**31, ())) if self.seed is None else self.seed

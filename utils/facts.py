@@ -35,8 +35,8 @@ class FactReport:
 
     @property
     def faithful(self) -> bool:
-        """没有写错，也没有遗漏。"""
-        return not self.contradicted and not self.missing
+        """写完了（合乎模式），没有写错，也没有遗漏。"""
+        return self.well_formed and not self.contradicted and not self.missing
 
 
 def check_facts(intro: str, body: str) -> FactReport:

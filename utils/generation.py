@@ -1,7 +1,7 @@
 """怎样把概率变成文章：一个字接一个字地写，成批地写，或者边写边看。
 
 首次实现：09_generation。那里逐个手写并与 transformers 比对，这里是唯一的一份正式代码。
-挑字的办法在 utils.decoding,KV 缓存在 utils.kv_cache。
+挑字的办法在 utils.decoding，KV 缓存在 utils.kv_cache。
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _check_model(model) -> None:
         raise TypeError(f"这里用 BertLMHeadModel 写文章，得到的却是 {type(model).__name__}。")
     if not model.config.is_decoder:
         raise ValueError("这个模型的 is_decoder 不是 True：它看得见未来，学会的是照抄后文，不能用来逐字写作。"
-                         "请用 BertLMHeadModel.from_pretrained(…, is_decoder=True) 载入为写作训练过的模型。")
+                         "请用 BertLMHeadModel.from_pretrained（…，is_decoder=True） 载入为写作训练过的模型。")
 
 
 def _room(model, prompts: Sequence[list[int]], max_new_tokens: int | None) -> list[int]:
@@ -127,7 +127,7 @@ class _Writer:
 
 
 def _write_batch(model, tokenizer, prompts, rooms, how, u, stops, use_cache) -> list[list[int]]:
-    """贪心或抽样。u: （B, 步数） 的随机数，贪心时是 None;stops: 写到第几个 [SEP] 停。返回各行新写的编号。"""
+    """贪心或抽样。u: （B, 步数） 的随机数，贪心时是 None；stops: 写到第几个 [SEP] 停。返回各行新写的编号。"""
     writer = _Writer(model, tokenizer, prompts, how, max(rooms), use_cache)
     written: list[list[int]] = [[] for _ in prompts]
     stops_left, rows = [stops] * len(prompts), list(range(len(prompts)))       # rows: 批里第 i 行是第几篇
@@ -209,7 +209,7 @@ def generate(model, tokenizer, intros: Sequence[str], *, max_new_tokens: int | N
     """读导语，写正文：``[CLS] 导语 [SEP]`` → 正文，写到 [SEP] 为止。
 
     参数：
-        model: ``is_decoder=True`` 的 ``BertLMHeadModel``;tokenizer: 字符级分词器。
+        model: ``is_decoder=True`` 的 ``BertLMHeadModel``；tokenizer: 字符级分词器。
         intros: 导语的列表；成批计算（左填充），结果与一篇一篇写相同。
         max_new_tokens: 最多写多少个词元；None 表示写到位置只剩一格（留给 [SEP]）。
         use_cache: 是否用 KV 缓存；batch_size: 一批多少篇。

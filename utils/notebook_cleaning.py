@@ -1,4 +1,4 @@
-"""把执行后的 notebook 清理成可以放进版本库的样子:没有执行次数、进度条、内存地址和本机路径。"""
+"""把执行后的 notebook 清理成可以放进版本库的样子：没有执行次数、进度条、内存地址和本机路径。"""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-pytho
 def clean(nb: NotebookNode, name: str, root: Path) -> tuple[NotebookNode, list[str]]:
     """清理一本执行后的 notebook。
 
-    参数:
-        nb: 执行后的 notebook(不会被改动)。
-        name: 名字,例如 "02_tokenization";单元的编号是 02-001、02-002……
-        root: 课程文件夹;输出里它的绝对路径改成相对路径。
-    返回:
-        (新的 notebook, 标准错误里不是进度条的行——给维护者看,不进 notebook)。
+    参数：
+        nb: 执行后的 notebook（不会被改动）。
+        name: 名字，例如 "02_tokenization"；单元的编号是 02-001、02-002……
+        root: 课程文件夹；输出里它的绝对路径改成相对路径。
+    返回：
+        （新的 notebook, 标准错误里不是进度条的行——给维护者看，不进 notebook）。
     """
     warnings: list[str] = []
     cells = []
@@ -46,14 +46,14 @@ def clean(nb: NotebookNode, name: str, root: Path) -> tuple[NotebookNode, list[s
 
 
 def clean_outputs(outputs: list[NotebookNode], root: Path, warnings: list[str]) -> list[NotebookNode]:
-    """清理一格的全部输出;标准错误不留,其中不像进度条的行加进 warnings。"""
+    """清理一格的全部输出；标准错误不留，其中不像进度条的行加进 warnings。"""
     kept: list[NotebookNode] = []
     for output in outputs:
         if output.output_type == "stream":
             text = clean_text("".join(output.text), root)
             if output.name == "stderr":
                 lines = (x.rstrip() for x in "".join(output.text).split("\n"))
-                warnings += [f"标准错误:{tidy(x, root)}" for x in lines if not PROGRESS.search(x)]
+                warnings += [f"标准错误：{tidy(x, root)}" for x in lines if not PROGRESS.search(x)]
             elif kept and kept[-1].output_type == "stream":
                 kept[-1].text += text
             elif text:
@@ -66,7 +66,7 @@ def clean_outputs(outputs: list[NotebookNode], root: Path, warnings: list[str]) 
 
 
 def clean_display(output: NotebookNode, root: Path) -> list[NotebookNode]:
-    """清理一个 display_data 或 execute_result;过渡性的(进度、控件)返回空列表。"""
+    """清理一个 display_data 或 execute_result；过渡性的（进度、控件）返回空列表。"""
     html = "".join(output.data.get("text/html", ""))
     if output.metadata.get("course") == "transient" or "<progress" in html:
         return []
@@ -89,13 +89,13 @@ def clean_display(output: NotebookNode, root: Path) -> list[NotebookNode]:
 
 
 def clean_text(text: str, root: Path) -> str:
-    """去掉内存地址和本机路径;被 \\r 覆盖掉的字也去掉。"""
+    """去掉内存地址和本机路径；被 \\r 覆盖掉的字也去掉。"""
     lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n")]
     return tidy("\n".join(lines), root)
 
 
 def tidy(text: str, root: Path) -> str:
-    """去掉内存地址;课程文件夹的绝对路径改成相对的,家目录改成 ~。"""
+    """去掉内存地址；课程文件夹的绝对路径改成相对的，家目录改成 ~。"""
     text = ADDRESS.sub("", text)
     for folder, short in ((root, ""), (Path.home(), "~")):
         for form in dict.fromkeys((str(folder), folder.as_posix(), str(folder).replace("\\", "\\\\"))):
@@ -106,7 +106,7 @@ def tidy(text: str, root: Path) -> str:
 
 
 def shrink_png(encoded: str) -> str:
-    """PNG(base64)改成不超过 256 色的调色板;变小了才换,元数据一律去掉。"""
+    """PNG(base64)改成不超过 256 色的调色板；变小了才换，元数据一律去掉。"""
     raw = base64.b64decode("".join(encoded))
     image = Image.open(io.BytesIO(raw))
     best = raw

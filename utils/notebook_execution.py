@@ -1,4 +1,4 @@
-"""在本解释器的内核里执行一本 notebook,并量它的用时和内存。"""
+"""在本解释器的内核里执行一本 notebook，并量它的用时和内存。"""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from tqdm import tqdm
 
-CELL_TIMEOUT = 3600          # 秒;环境变量 COURSE_CELL_TIMEOUT 可改
+CELL_TIMEOUT = 3600          # 秒；环境变量 COURSE_CELL_TIMEOUT 可改
 
 
 @dataclass(frozen=True)
 class Failure:
-    """出错的单元。cell 从 1 数起(连文字单元一起数),0 表示不在某一格;line 是它的第一行代码。"""
+    """出错的单元。cell 从 1 数起（连文字单元一起数），0 表示不在某一格；line 是它的第一行代码。"""
 
     cell: int
     line: str
@@ -30,13 +30,13 @@ class Failure:
     message: str
 
     def __str__(self) -> str:
-        where = f"第 {self.cell} 格「{self.line}」:" if self.cell else ""
+        where = f"第 {self.cell} 格「{self.line}」：" if self.cell else ""
         return f"{where}{self.error}: {self.message}"
 
 
 @dataclass(frozen=True)
 class Result:
-    """一本 notebook 的运行结果:用时(秒)、内核进程树的峰值内存(MB)、出错的单元(没有则 None)。"""
+    """一本 notebook 的运行结果：用时（秒）、内核进程树的峰值内存（MB）、出错的单元（没有则 None）。"""
 
     name: str
     seconds: float
@@ -51,7 +51,7 @@ class Result:
 
 
 class ThisPython(KernelSpecManager):
-    """总是用当前解释器作内核,不管这台机器上还登记了哪些内核。"""
+    """总是用当前解释器作内核，不管这台机器上还登记了哪些内核。"""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
@@ -74,7 +74,7 @@ class Client(NotebookClient):
 
 
 def tree_mb(process: psutil.Process) -> float:
-    """进程和它全部子进程占用的内存(MB)。"""
+    """进程和它全部子进程占用的内存（MB）。"""
     total = 0
     try:
         for p in [process, *process.children(recursive=True)]:
@@ -88,7 +88,7 @@ def tree_mb(process: psutil.Process) -> float:
 
 
 def first_line(source: str) -> str:
-    """一格代码里第一行不是注释的代码,太长就截短。"""
+    """一格代码里第一行不是注释的代码，太长就截短。"""
     lines = [x.strip() for x in source.splitlines() if x.strip() and not x.strip().startswith("#")]
     return (lines or [""])[0][:60]
 
@@ -98,7 +98,7 @@ def find_failure(nb: nbformat.NotebookNode, current: int, error: BaseException) 
     if isinstance(error, CellTimeoutError):
         name, message = "超时", f"这一格超过了 {cell_timeout()} 秒"
     elif isinstance(error, DeadKernelError):
-        name, message = "内核退出", "运行这一格时 Python 进程没了,多半是内存不够"
+        name, message = "内核退出", "运行这一格时 Python 进程没了，多半是内存不够"
     else:
         name, message = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
     source = nb.cells[current].source if nb.cells else ""
@@ -113,13 +113,13 @@ def cell_timeout() -> int:
 def execute(source: Path, preset: str | None = None, records: Path | None = None, bar: bool = True) -> Result:
     """运行一本 notebook。
 
-    参数:
-        source: notebooks/src/NN_name.py;工作目录是它上一级的 notebooks/。
-        preset: 预设名;None 表示由 notebook 自己选。
-        records: lesson.record 的记录写到这个 jsonl 文件;None 表示不写。
+    参数：
+        source: notebooks/src/NN_name.py；工作目录是它上一级的 notebooks/。
+        preset: 预设名；None 表示由 notebook 自己选。
+        records: lesson.record 的记录写到这个 jsonl 文件；None 表示不写。
         bar: 是否显示进度条。
-    返回:
-        Result;出错也返回(见 failure),按 Ctrl-C 则 interrupted 为 True。
+    返回：
+        Result；出错也返回（见 failure），按 Ctrl-C 则 interrupted 为 True。
     """
     nb = jupytext.read(source, fmt="py:percent")
     env = dict(os.environ, PYTHONUTF8="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
@@ -164,7 +164,7 @@ def execute(source: Path, preset: str | None = None, records: Path | None = None
 
 
 def kernel_process(client: Client) -> psutil.Process | None:
-    """client 的内核进程;还没启动或已结束则 None。"""
+    """client 的内核进程；还没启动或已结束则 None。"""
     pid = getattr(getattr(client.km, "provisioner", None), "pid", None)
     try:
         return psutil.Process(pid) if pid else None

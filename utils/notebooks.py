@@ -1,7 +1,7 @@
 """运行、构建、检查 notebook:`python -m utils.notebooks run|build|check|results [NN …]`。
 
-notebooks/src/NN_name.py 是唯一的源(jupytext py:percent);notebooks/NN_name.ipynb 只由 build 写出。
-执行见 notebook_execution.py,清理输出见 notebook_cleaning.py,检查见 notebook_checks.py。
+notebooks/src/NN_name.py 是唯一的源（jupytext py:percent）；notebooks/NN_name.ipynb 只由 build 写出。
+执行见 notebook_execution.py，清理输出见 notebook_cleaning.py，检查见 notebook_checks.py。
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOTEBOOKS = ROOT / "notebooks"
 
 
 def choose(words: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
-    """按编号("02"、"2")或名字挑源文件;words 为空就是全部。找不到时报 ValueError。"""
+    """按编号（"02"、"2"）或名字挑源文件；words 为空就是全部。找不到时报 ValueError。"""
     every = source_files(folder)
     if not words:
         return every
@@ -35,8 +35,8 @@ def choose(words: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
     for word in words:
         hits = [p for p in every if p.stem == word or p.stem[:2] == word.zfill(2)]
         if not hits:
-            names = "、".join(p.stem for p in every) or "(无)"
-            raise ValueError(f"没有编号为「{word}」的 notebook。现有:{names}")
+            names = "、".join(p.stem for p in every) or "（无）"
+            raise ValueError(f"没有编号为「{word}」的 notebook。现有：{names}")
         chosen += [p for p in hits if p not in chosen]
     return chosen
 
@@ -45,7 +45,7 @@ def choose(words: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
 
 
 def width(text: str) -> int:
-    """终端里占几列:汉字和全角标点占两列。"""
+    """终端里占几列：汉字和全角标点占两列。"""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
@@ -55,8 +55,8 @@ def pad(text: str, columns: int, right: bool = False) -> str:
 
 
 def table(results: list[Result]) -> str:
-    """运行结果的表:notebook、用时、峰值内存、结果。"""
-    rows = [("notebook", "用时(秒)", "峰值内存(MB)", "结果")]
+    """运行结果的表：notebook、用时、峰值内存、结果。"""
+    rows = [("notebook", "用时（秒）", "峰值内存（MB）", "结果")]
     for r in results:
         state = "ok" if r.ok else "已中断" if r.interrupted else str(r.failure)
         rows.append((r.name, f"{r.seconds:.1f}", f"{r.peak_mb:.0f}", state))
@@ -80,7 +80,7 @@ def outputs() -> Path:
 
 
 def save(nb: nbformat.NotebookNode, path: Path) -> None:
-    """写 .ipynb:UTF-8、LF、缩进 1、不转义汉字,方便看 diff。"""
+    """写 .ipynb:UTF-8、LF、缩进 1、不转义汉字，方便看 diff。"""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode(nb))
 
@@ -90,7 +90,7 @@ def encode(nb: nbformat.NotebookNode) -> bytes:
 
 
 def run(words: list[str], preset: str | None = None, folder: Path = NOTEBOOKS) -> int:
-    """依次运行 notebook,执行后的副本写在 outputs/run/;一本出错接着下一本。返回退出码。"""
+    """依次运行 notebook，执行后的副本写在 outputs/run/；一本出错接着下一本。返回退出码。"""
     results: list[Result] = []
     for source in choose(words, folder):
         if not sys.stderr.isatty():
@@ -110,13 +110,13 @@ def run(words: list[str], preset: str | None = None, folder: Path = NOTEBOOKS) -
 
 
 def build_one(source: Path, preset: str, folder: Path) -> tuple[Result, list[str]]:
-    """运行并写出一本 .ipynb。返回 (运行结果, 给维护者看的话);有错或太大就不写。"""
+    """运行并写出一本 .ipynb。返回 （运行结果，给维护者看的话）；有错或太大就不写。"""
     with tempfile.TemporaryDirectory() as temp:
         path = Path(temp) / "records.jsonl"
         result = execute(source, preset, records=path)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     if not result.ok:
-        return result, ["没有写出:运行出错"]
+        return result, ["没有写出：运行出错"]
     nb, notes = clean(result.notebook, source.stem, ROOT)
     rows = [json.loads(line) for line in lines]
     course = {"preset": preset, "versions": rows[0]["versions"] if rows else {}, "records": []}
@@ -130,13 +130,13 @@ def build_one(source: Path, preset: str, folder: Path) -> tuple[Result, list[str
     strange = [r["name"] for r in course["records"] if not math.isfinite(r["value"])]
     refusal = None
     if kilobytes > size_limit(source.stem):
-        refusal = Failure(0, "", "太大", f"{kilobytes:.0f} KB,上限 {size_limit(source.stem)} KB")
+        refusal = Failure(0, "", "太大", f"{kilobytes:.0f} KB，上限 {size_limit(source.stem)} KB")
     if strange:
         refusal = Failure(0, "", "记录的不是有限的数", "、".join(strange))
     if refusal:
-        return replace(result, failure=refusal), [*notes, f"没有写出:{refusal}"]
+        return replace(result, failure=refusal), [*notes, f"没有写出：{refusal}"]
     save(nb, folder / f"{source.stem}.ipynb")
-    return result, [*notes, f"写出 {source.stem}.ipynb,{kilobytes:.0f} KB"]
+    return result, [*notes, f"写出 {source.stem}.ipynb，{kilobytes:.0f} KB"]
 
 
 def build(words: list[str], preset: str | None = None, folder: Path = NOTEBOOKS) -> int:
@@ -160,13 +160,13 @@ def write_results(folder: Path = NOTEBOOKS) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """命令行入口,返回退出码。"""
+    """命令行入口，返回退出码。"""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")
     parser = argparse.ArgumentParser(prog="python -m utils.notebooks",
                                      description="运行、构建、检查 notebook")
     parser.add_argument("command", choices=["run", "build", "check", "results"])
-    parser.add_argument("words", nargs="*", metavar="NN", help="编号;不写就是全部")
+    parser.add_argument("words", nargs="*", metavar="NN", help="编号；不写就是全部")
     parser.add_argument("--preset", choices=["smoke", "cpu", "gpu"], help="预设")
     arguments = parser.parse_args(argv)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from utils.fonts import FAMILY, FONT_FILE
 
@@ -47,6 +49,14 @@ def use_chinese_font() -> str:
     })
     warnings.filterwarnings("error", message="Glyph .* missing from")    # 方框是错误，不是小事
     return chain[0]
+
+
+def figure_png(figure: Figure) -> bytes:
+    """把一张图变成 PNG 的字节并关掉它，可以放进图片控件。"""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    plt.close(figure)
+    return buffer.getvalue()
 
 
 def heatmap(matrix, xlabels: Sequence[str], ylabels: Sequence[str], title: str, ax: Axes | None = None,

@@ -58,11 +58,11 @@ def set_positions(model: PreTrainedModel) -> PreTrainedModel:
     随机的位置嵌入里，相邻的位置毫无关系，模型要花很多步才认得出「左边那个字」；正弦编码一开始就把邻近的位置排在一起。
     幅度缩到与随机初始值相同（均方根等于 initializer_range）。
 
-    参数:
+    参数：
         model: 带 `bert.embeddings.position_embeddings` 的模型，位置嵌入是 (T, D)。
-    返回:
+    返回：
         同一个 model。
-    来源:Vaswani 等（2017）的正弦公式；首次实现:06_mlm_pretraining。
+    来源：Vaswani 等（2017）的正弦公式；首次实现：06_mlm_pretraining。
     """
     table = model.bert.embeddings.position_embeddings.weight
     length, width = table.shape

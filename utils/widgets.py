@@ -93,7 +93,7 @@ class AttentionWidget(anywidget.AnyWidget):
             except (ValueError, TypeError) as problem:
                 self.error = str(problem)
             except Exception as problem:  # 别的错也要让人看见，否则网页上只是没有反应
-                self.error = f"算不出来({type(problem).__name__}):{problem}"
+                self.error = f"算不出来（{type(problem).__name__}）:{problem}"
             else:
                 self.attentions, self.error, self.token = found, "", -1
                 for name, value in self._state(found).items():
@@ -104,9 +104,9 @@ class AttentionWidget(anywidget.AnyWidget):
 class AttentionStepper(anywidget.AnyWidget):
     """步进图：选一个词元，看它怎样一步步从 q·k 走到新向量。
 
-    参数：vectors：一个头的 HeadVectors(q、k、v 各 (T, D),mask (T, T));
+    参数：vectors：一个头的 HeadVectors(q、k、v 各 (T, D)，mask (T, T));
         token：先看哪个词元；step：先停在第几步，0 到 4。
-    属性：scores、scaled、masked、weights 都是 (T, T),output 是 (T, D)，全是 float32 的字节。
+    属性：scores、scaled、masked、weights 都是 (T, T)，output 是 (T, D)，全是 float32 的字节。
     首次使用：03_self_attention。
     """
 

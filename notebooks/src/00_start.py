@@ -22,8 +22,8 @@
 # 可该有的部件一件不少，和大模型用的是同一套道理。
 #
 # 二十分钟之后，你会看过三样东西：一个小模型接着「今天是个」往下写，每次写得都不一样；
-# 一个被盖住的数字，模型回头看一眼前文就把它猜了出来；还有一张你可以点、可以拖的图，
-# 看得见它回头看的是哪里。看不懂里面的计算没有关系，那正是后面十本要讲的。现在只管往下走，
+# 两个被盖住的字，模型看一眼后文就去猜，换掉后文，它的猜测也跟着换；还有一张你可以点、可以改的图，
+# 看得见它看的是哪里。看不懂里面的计算没有关系，那正是后面十本要讲的。现在只管往下走，
 # 看到好奇的地方就动手改一改：**这里没有什么是改得坏的。**
 #
 # **学习目标**
@@ -121,9 +121,10 @@ from utils.speed import measure_speed, minutes_text
 preset = lesson.preset
 speed = measure_speed(preset, tokenizer, lesson.device)
 print(f"量了 {speed.steps} 步，一步约 {speed.step_seconds:.2f} 秒")
-if speed.share < 0.7:
-    print(f"注意：这几秒里，程序只分到 {speed.share:.0%} 的处理器。关掉别的程序再量，会快一些。")
-lesson.record("训练速度", speed.tokens_per_second, "词元/秒")
+free = speed.share if speed.share < 0.7 else 1.0          # 别的程序在抢处理器时，按分到的份额折算
+if free < 1:
+    print(f"注意：这几秒里，程序只分到 {free:.0%} 的处理器。下面的数字折算成了机器空闲时的。")
+lesson.record("训练速度（机器空闲时）", speed.tokens_per_second / free, "词元/秒")
 
 # %% [markdown]
 # 词元（token）是模型眼里文字的最小单位，在这门课的模型里，一个汉字就是一个词元。
@@ -133,11 +134,11 @@ lesson.record("训练速度", speed.tokens_per_second, "词元/秒")
 minutes = {"06 预训练": speed.minutes(preset.mlm_steps, preset),
            "08 微调": speed.minutes(1.2 * preset.clm_steps, preset)}
 for name, value in minutes.items():
-    print(f"{name}：{minutes_text(value)}")
-    lesson.record(f"{name}的训练用时（估计）", value, "分钟")
+    print(f"{name}：{minutes_text(value * free)}")
+    lesson.record(f"{name}的训练用时（估计）", value * free, "分钟")
 
 # %% [markdown]
-# 这只是**估计**：只量了几秒，机器正忙时会偏长，笔记本电脑发热降频后会偏短。嫌长，就先用 `smoke` 走一遍。
+# 这只是**估计**：只量了几秒；笔记本电脑练久了发热降频，实际会更长。嫌长，就先用 `smoke` 走一遍。
 # 其余各本只有小计算，快得多。
 #
 # ## 4 课程地图
@@ -253,56 +254,66 @@ _ = axes[0].set_ylabel("概率")
 # %% [markdown]
 # 名次不变，差距在变：温度低，第一名几乎独占；温度高，大家拉平，连不该出现的字也有了机会。09 会把这件事讲透。
 #
-# ## 7 填空：它会回头看
+# ## 7 填空：它会看上下文
 #
-# 另一个附带的模型（06 的产物）会填空。给它一条导语和半句正文，正文里的比分盖住一个数字，写成 `[MASK]`。
-# 人会怎么填？回头看导语。模型呢？
+# 另一个附带的模型（06 的产物）会填空：把想让它猜的字写成 `[MASK]`，它给出那里每个字的概率。
+# 「今天是个□□的日子」，填什么好？单看这半句谁也说不准，要看后文。
 
 # %%
-INTRO, BODY = "星河流星队主场以3比0战胜松岭猛虎队。", "终场哨响，比分停在[MASK]比0。"
+OPENING = "今天是个[MASK][MASK]的日子，"
 
-def fill(intro, body):
-    inputs = tokenizer(intro, body, return_tensors="pt")                         # input_ids: (1, T)
-    place = (inputs["input_ids"][0] == tokenizer.mask_token_id).nonzero()[0, 0]
+def fill(text):
+    inputs = tokenizer(text, return_tensors="pt")                                # input_ids: (1, T)
+    places = (inputs["input_ids"][0] == tokenizer.mask_token_id).nonzero()[:, 0]
     with torch.no_grad():
-        return mlm(**inputs).logits[0, place].softmax(-1)                        # (V,)
+        return mlm(**inputs).logits[0, places].softmax(-1)                       # (2, V)
 
-p, best = fill(INTRO, BODY).topk(5)
-for token, q in zip(tokenizer.convert_ids_to_tokens(best.tolist()), p.tolist(), strict=True):
-    print(f"{token}  {q:.1%}")
+for n, p in enumerate(fill(OPENING + "梨花村的440亩西瓜陆续成熟。"), 1):
+    best = [f"{tokenizer.convert_ids_to_tokens(int(i))} {p[i]:.0%}" for i in p.topk(5).indices]
+    print(f"第 {n} 个空：", "  ".join(best))
 
 # %% [markdown]
-# 猜对一次可能是碰巧。把导语里的比分从 1 换到 5，别的一字不动，看它的猜测跟不跟着变。
-# 图里每一行是一条导语，一行里颜色最深的格子就是它的猜测；深色落在对角线上，说明导语写几，它就填几。
+# 两个空是同时猜的，所以要把两行合起来读。现在只换后文，前半句一字不动。下图一行是一种后文，
+# 一行里颜色最深的格子，就是它给第一个空的首选。
 
 # %%
 from utils.plotting import heatmap
 
-goals, digits = "12345", "0123456789"
-columns = tokenizer.convert_tokens_to_ids(list(digits))
-table = torch.stack([fill(INTRO.replace("3比", f"{g}比"), BODY)[columns] for g in goals])      # (5, 10)
-fig, ax = plt.subplots(figsize=(7.5, 3.2))
-heatmap(table, digits, goals, "导语里写几，空里就填几？", ax=ax, xlabel="填在空里的数字",
-        ylabel="导语里的进球数", annotate=True, vmin=0, vmax=1)
-copied = sum(table[i, int(g)].item() for i, g in enumerate(goals)) / len(goals)
-lesson.record("填对导语里数字的平均概率", copied)
+stories = {"西瓜成熟": "梨花村的440亩西瓜陆续成熟。", "大桥通车": "长虹大桥正式通车，全长800米。",
+           "运动会开幕": "实验小学第8届运动会开幕。", "摆百家宴": "和平社区摆起百家宴，为老人集体祝寿。"}
+first = torch.stack([fill(OPENING + story)[0] for story in stories.values()])    # (4, V)
+shown = list(dict.fromkeys(first.topk(3).indices.flatten().tolist()))            # 各行的前三名，去掉重复
+fig, ax = plt.subplots(figsize=(7.5, 2.9))
+_ = heatmap(first[:, shown], tokenizer.convert_ids_to_tokens(shown), list(stories), "后文不同，第一个空的猜测也不同",
+            ax=ax, xlabel="第一个空填什么", ylabel="后文", annotate=True, vmin=0, vmax=1)
 
 # %% [markdown]
-# 没有人告诉过它「正文的比分要和导语一样」。它只是做了许多次填空题，自己发现回头看最省力。
+# 量一量后文起了多大作用：「丰」（丰收的丰）的概率，后文是西瓜成熟时，是运动会开幕时的几倍？
+
+# %%
+harvest = first[:, tokenizer.convert_tokens_to_ids("丰")]
+lesson.record("「丰」的概率：后文是西瓜成熟", harvest[0])
+lesson.record("「丰」的概率：后文是运动会开幕", harvest[2])
+assert harvest[0] > 2 * harvest[2], "换了后文，猜测却没有变：填空模型不对劲"
+
+# %% [markdown]
+# 没有人告诉过它「西瓜熟了是丰收」。它只是做了许多次填空题，自己发现看上下文最省力。
 #
 # ## 8 看见它在看哪里
 #
-# 模型「回头看」用的部件叫注意力（attention）：每个词元给所有词元各分一个权重，加起来是 1，权重大就是看得多。
-# 模型有好几层、每层好几个头（head），各看各的。我们从中找出最关心「导语里那个数字」的一个头：
+# 模型「看上下文」用的部件叫注意力（attention）：每个词元给所有词元各分一个权重，加起来是 1，权重大就是看得多。
+# 模型有好几层、每层好几个头（head），各看各的。我们从中找出一个头：第一个空最专心看后文某个字的那一个。
 
 # %%
 from utils.attention import get_attentions
 
-found = get_attentions(mlm, tokenizer, INTRO, BODY)                              # weights: (L, H, T, T)
-blank, number = found.tokens.index("[MASK]"), found.tokens.index("3")
-to_number = found.weights[:, :, blank, number]                                   # (L, H)
-layer, head = divmod(int(to_number.argmax()), found.heads)
-print(f"层 {layer} · 头 {head}：被盖住的词元把 {to_number.max():.0%} 的注意力给了导语里的「3」")
+TEXT = OPENING + stories["西瓜成熟"]
+found = get_attentions(mlm, tokenizer, TEXT)                                     # weights: (L, H, T, T)
+blank, comma = found.tokens.index("[MASK]"), found.tokens.index("，")
+later = found.weights[:, :, blank, comma + 1:-2]                                 # （L, H, 后文的字数）
+layer, head, n = (int(i) for i in torch.unravel_index(later.argmax(), later.shape))
+weight, token = later[layer, head, n], found.tokens[comma + 1 + n]
+print(f"层 {layer} · 头 {head}：第一个空把 {weight:.0%} 的注意力给了后文里的「{token}」")
 
 # %% [markdown]
 # 下面先是一张静态图，再是一张可以动的图。在可以动的那张上：**点**左边的任意一个词元，看它的线连到哪里；
@@ -312,10 +323,10 @@ print(f"层 {layer} · 头 {head}：被盖住的词元把 {to_number.max():.0%} 
 # %%
 from utils.widgets import show_attention
 
-show_attention(mlm, tokenizer, INTRO, BODY, layer=layer, head=head, token=blank)
+show_attention(mlm, tokenizer, TEXT, layer=layer, head=head, token=blank)
 
 # %% [markdown]
-# 换几个头看看：是不是每个头都在看数字？有没有哪个头总盯着前一个字？有没有哪个头总看 `[SEP]`？
+# 换几个头看看：是不是每个头都在看后文？有没有哪个头总盯着前一个字？有没有哪个头总看 `[SEP]`？
 # 注意力到底在算什么，03 会一步一步拆开。
 #
 # ## 9 练习怎么做
@@ -346,7 +357,7 @@ else:
 # - 机器检查过了：✅ 的不用管，❌ 的照右边的办法处理；以后出了怪事，先回到这一本再跑一遍。
 # - 预设决定模型多大、练多久；你已经知道 06 和 08 在这台机器上大约要多少分钟。
 # - 语言模型做的事只有一件：给出下一个（或被盖住的）字的概率。写文章，是一次次按这个概率抽字。
-# - 它会回头看前文，而且看得见：注意力的权重就是它看的地方。
+# - 它会看上下文，而且看得见：注意力的权重就是它看的地方。
 #
 # **下一本**：打开 [02_tokenization](02_tokenization.ipynb)，看一个汉字该切成什么。
 # 主线依次是 02 → 03 → 06 → 08 → 09；只对某一个问题感兴趣，直接打开那一本也行。
@@ -406,4 +417,4 @@ else:
 # - Devlin, J., Chang, M.-W., Lee, K., Toutanova, K.（2019）. *BERT: Pre-training of Deep Bidirectional
 #   Transformers for Language Understanding.* NAACL. 填空式的预训练。
 # - Eldan, R., Li, Y.（2023）. *TinyStories: How Small Can Language Models Be and Still Speak
-#   Coherent English?* 语料简单，模型很小也能写得通顺：这门课的小模型是同样的思路。
+#   Coherent English？* 语料简单，模型很小也能写得通顺：这门课的小模型是同样的思路。

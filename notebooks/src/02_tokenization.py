@@ -34,7 +34,7 @@
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
 from utils.environment import start
-lesson = start("02_tokenization")                     # 换预设:start("02_tokenization", preset="smoke")
+lesson = start("02_tokenization")                     # 换预设：start("02_tokenization", preset="smoke")
 
 # %% [markdown]
 # ## 1 同一句话，四种切法
@@ -144,10 +144,10 @@ print("截断一个字节：", "今天".encode()[:-1].decode("utf-8", errors="re
 # %%
 import re
 from collections import Counter
-from itertools import pairwise                         # 相邻的两个：（甲， 乙）， （乙， 丙）， …
+from itertools import pairwise                         # 相邻的两个：（甲，乙），（乙，丙），…
 
 runs = [run for text in train[:200] for run in re.findall("[一-龥]+", text)]
-words = Counter(tuple(run) for run in runs)            # {(单字, 单字, …): 次数}
+words = Counter(tuple(run) for run in runs)            # {（单字，单字，…）: 次数}
 print(len(runs), "串汉字，不同的有", len(words), "串。例如", words.most_common(2))
 
 # %% [markdown]

@@ -39,7 +39,7 @@
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
 from utils.environment import start
-lesson = start("03_self_attention")           # 换预设:start("03_self_attention", preset="smoke")
+lesson = start("03_self_attention")           # 换预设：start("03_self_attention", preset="smoke")
 
 # %% [markdown]
 # ## 1 一句真话，一个练过的模型
@@ -209,7 +209,7 @@ print("q、k、v 的形状", tuple(q.shape), tuple(k.shape), tuple(v.shape))
 #
 # $$\mathrm{Attention}(Q,K,V) = \mathrm{softmax}\!\left(\frac{QK^\top}{\sqrt{D}}\right)V$$
 #
-# 这就是 Vaswani 等人 2017 年论文里的式 (1)。
+# 这就是 Vaswani 等人 2017 年论文里的式 （1）。
 
 # %%
 S_qk = q @ k.T / math.sqrt(D)                                    # (T, D) x (D, T) -> (T, T)
@@ -733,7 +733,7 @@ show_attention(model, tokenizer, text, layer=LAYER, head=HEAD, token=i)
 # - Bahdanau、Cho、Bengio（2015），*Neural Machine Translation by Jointly Learning to Align and Translate*：
 #   注意力的起点。
 # - Vaswani 等（2017），*Attention Is All You Need*：式 (1) 和多头注意力的出处。
-# - Clark、Khandelwal、Levy、Manning（2019），*What Does BERT Look At?*：头各自看什么。
+# - Clark、Khandelwal、Levy、Manning（2019），*What Does BERT Look At？*：头各自看什么。
 # - Jain、Wallace（2019），*Attention is not Explanation*；Wiegreffe、Pinter（2019），
 #   *Attention is not not Explanation*：权重能不能当解释。
 # - Haviv、Ram、Press、Izsak、Levy（2022），

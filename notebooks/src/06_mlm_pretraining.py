@@ -350,32 +350,43 @@ torch.testing.assert_close([p for _, p in mine], [guess["score"] for guess in or
 def draw(text, k=6):
     rows = fill(text, k)
     if not rows:
-        print("这句话里没有 [MASK]。请把要猜的字换成 [MASK]。")
-        return
+        raise ValueError("这句话里没有 [MASK]。请把要猜的字换成 [MASK]。")
     fig, axes = plt.subplots(1, len(rows), figsize=(min(9, 2.4 * len(rows) + 0.6), 2.6), squeeze=False)
     for n, (ax, guesses) in enumerate(zip(axes[0], rows, strict=True), 1):
         tokens, values = zip(*guesses[::-1], strict=True)
         ax.barh(range(k), values)
         ax.set_yticks(range(k), tokens)
         ax.set(title=f"第 {n} 处", xlim=(0, 1), xlabel="概率")
+    return fig
 
 doc = corpus["validation"][0]
 pieces = list(doc["intro"] + "[SEP]" + doc["body"])
 where = [i for i in range(len(doc["intro"]) + 8, len(pieces), 17)][:4]
 question = "".join("[MASK]" if i in where else c for i, c in enumerate(pieces))
 print(question)
-draw(question)
+_ = draw(question)
 
 # %% [markdown]
 # 轮到你了。在框里写一句话，把想让模型猜的字换成 `[MASK]`，按回车。
-# （在网页上看这本 notebook 时没有输入框，上面那张图就是它的样子。）
+# （在网页上看这本 notebook 时没有输入框，上面那张图就是它的样子。）图画好以后变成 PNG，放进一个图片控件；写错了，错误说明显示在框下。
 
 # %%
 import ipywidgets as widgets
+from utils.plotting import figure_png
 
-box = widgets.Text(value="记者从[MASK][MASK]市获悉，今天[MASK]个大晴天。", continuous_update=False,
-                   description="填空：", layout=widgets.Layout(width="90%"))
-_ = widgets.interact(draw, text=box, k=widgets.IntSlider(6, 2, 12, description="候选："))
+box = widgets.Text(value="今天是个[MASK][MASK]的日子。", continuous_update=False, description="填空：",
+                   layout=widgets.Layout(width="90%"))
+picture, message = widgets.Image(format="png"), widgets.Label()
+
+def refresh(change=None):
+    try:
+        picture.value, message.value = figure_png(draw(box.value)), ""
+    except ValueError as problem:
+        message.value = str(problem)
+
+box.observe(refresh, "value")
+refresh()
+widgets.VBox([box, message, picture])
 
 # %% [markdown]
 # ## 8 它学会了什么？按词元的种类看
@@ -479,7 +490,7 @@ print("已存好：", "、".join(sorted(path.name for path in folder.iterdir()))
 #
 # </details>
 #
-# **2. 改一个实验（★★,8 分钟）** 只用导语、不用正文训练（`encode_docs` 之后截断到第一个 `[SEP]`）,
+# **2. 改一个实验（★★,8 分钟）** 只用导语、不用正文训练（`encode_docs` 之后截断到第一个 `[SEP]`），
 # 「正文·导语里有」这一类的准确率会怎样？为什么？
 #
 # <details><summary>参考答案</summary>

@@ -34,7 +34,7 @@
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
 from utils.environment import start
-lesson = start("09_generation")               # 换预设:start("09_generation", preset="smoke")
+lesson = start("09_generation")               # 换预设：start("09_generation", preset="smoke")
 
 # %% [markdown]
 # 先把 08 的模型请来。你自己练过，就用你的；没有练过，就用课程附带的。下面会说明用的是哪一个。
@@ -227,7 +227,7 @@ for tau in (0.7, 1.0, 1.3):
 # 一步里微不足道的小尾巴，乘上步数就不再微不足道；而一旦写错一个字，后面的字都要以它为前提，很难拉回来。
 # 所以抽签之前先把尾巴剪掉。
 #
-# **top-k**（Fan 等，2018）：只留 logit 最大的 $k$ 个，其余设成 $-\infty$,softmax 之后就是 0。
+# **top-k**（Fan 等，2018）：只留 logit 最大的 $k$ 个，其余设成 $-\infty$，softmax 之后就是 0。
 
 # %%
 from transformers import TopKLogitsWarper
@@ -621,7 +621,7 @@ spread = [diversity(texts) for texts in groups.values()]
 faith = [fidelity(few, texts) for texts in groups.values()]
 human = diversity(bodies[:n_curve])
 for tau, d, f in zip(taus, spread, faith):
-    print(f"τ = {tau}:distinct-2 {d:.3f}，忠实 {f.faithful:.2f}")
+    print(f"τ = {tau}：distinct-2 {d:.3f}，忠实 {f.faithful:.2f}")
 lesson.record("τ = 1 时的忠实度", faith[taus.index(1.0)].faithful, "比例")
 lesson.record("τ = 1 时的 distinct-2（语料为参照）", spread[taus.index(1.0)] / human, "与语料之比")
 
@@ -826,7 +826,7 @@ studio.box
 # - Keskar, N. S. 等（2019）. *CTRL:
 #   A Conditional Transformer Language Model for Controllable Generation.* 重复惩罚。
 # - Meister, C., Cotterell, R., Vieira, T.(2020). *If Beam Search Is the Answer,
-#   What Was the Question?* EMNLP. 束搜索到底在优化什么。
+#   What Was the Question？* EMNLP. 束搜索到底在优化什么。
 # - Nguyen, M. N. 等（2025）. *Turning Up the Heat:
 #   Min-p Sampling for Creative and Coherent LLM Outputs.* ICLR. min-p。
 # - Li, J. 等（2016）
