@@ -147,7 +147,7 @@ from collections import Counter
 from itertools import pairwise                         # 相邻的两个：（甲，乙），（乙，丙），…
 
 runs = [run for text in train[:200] for run in re.findall("[一-龥]+", text)]
-words = Counter(tuple(run) for run in runs)            # {（单字，单字，…）: 次数}
+words = Counter(tuple(run) for run in runs)            # {（单字，单字，…）：次数}
 print(len(runs), "串汉字，不同的有", len(words), "串。例如", words.most_common(2))
 
 # %% [markdown]
