@@ -87,13 +87,13 @@ def build_mlm(steps: int, n_docs: int, preset: Preset, seed: int = 2026) -> dict
     """制作附带的 MLM 检查点（data/checkpoints/mlm），返回写进 course.json 的说明。"""
     from utils.corpus import load_corpus
     from utils.tokenization import build_tokenizer
-    from utils.training import bert_config, evaluate, mlm_collator, set_positions
+    from utils.training import aim_heads, bert_config, evaluate, mlm_collator, set_positions
 
     set_seed(seed)
     corpus = load_corpus(n_docs=n_docs)
     tokenizer = build_tokenizer("char", corpus["train"]["intro"][:] + corpus["train"]["body"][:],
                                 model_max_length=preset.max_len)
-    model = set_positions(BertForMaskedLM(bert_config(preset, tokenizer)))
+    model = aim_heads(set_positions(BertForMaskedLM(bert_config(preset, tokenizer))))
     history = _fit(model, tokenizer, corpus, preset, steps, seed, mlm_collator(tokenizer, preset.mask_rate),
                    mlm_collator(tokenizer, seed=seed), lambda m, held: evaluate(m, held, shift=False))
     info = {"steps": steps, "n_docs": n_docs, "seed": seed, "test_masked_nats": history.eval_loss[-1],

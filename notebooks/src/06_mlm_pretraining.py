@@ -180,13 +180,15 @@ print(f"{config.num_hidden_layers} 层 × {config.hidden_size} 维 × {config.nu
 # 还有一件小事：位置嵌入的起点。随机起点里，第 5 格和第 6 格毫无关系，模型要练很久才认得出「左边那个字」。
 # 用正弦波当起点（Vaswani 等，2017），相邻的位置一开始就相近，之后照样参加训练：
 #
-# $$P_{t,2i}=\sin\frac{t}{10000^{2i/D}},\qquad P_{t,2i+1}=\cos\frac{t}{10000^{2i/D}}$$
+# $$P_{t,2n}=\sin\omega_n t,\qquad P_{t,2n+1}=\cos\omega_n t,\qquad \omega_n=2\cdot 10000^{-2n/D}$$
+#
+# 比原文的频率加了一倍，这样左右邻居分得更开；幅度取字嵌入的 1.5 倍。
 
 # %%
 T, D = config.max_position_embeddings, config.hidden_size
-angle = torch.arange(T)[:, None] / 10000 ** (torch.arange(0, D, 2) / D)   # (T, D/2)
+angle = 2 * torch.arange(T)[:, None] / 10000 ** (torch.arange(0, D, 2) / D)   # (T, D/2)
 waves = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)        # (T, D)
-waves *= config.initializer_range * 2 ** 0.5                              # 幅度与随机起点相同
+waves *= config.initializer_range * 1.5 * 2 ** 0.5                       # 均方根是 1.5 倍的标准差
 
 # %% [markdown]
 # 这几行收在 `set_positions` 里。用上它，再确认两者相等：
@@ -196,6 +198,34 @@ from utils.training import set_positions
 
 set_positions(model)
 torch.testing.assert_close(model.bert.embeddings.position_embeddings.weight.detach().cpu(), waves)
+
+# %% [markdown]
+# 光有好的位置还不够：查询和键的矩阵是随机的，没有哪个头会去看左邻右舍，而填空最要紧的线索就在那里。
+# 让模型自己摸索要很多步；两核 CPU 等不起。于是给第 0 层的几个头一个有方向的起点（想法见 Trockman 与 Kolter，2023）：
+# 键照抄位置编码，查询把它转过 $\omega_n\delta$，点积就在 $j=i+\delta$ 处最大。
+#
+# $$q_i\cdot k_j\ \propto\ \sum_n\cos\big(\omega_n(i+\delta-j)\big)$$
+#
+# `aim_heads` 做的就是这件事。量一量：还没训练，这几个头最看重的是不是 $i+\delta$？
+
+# %%
+from utils.attention import get_attentions
+from utils.training import aim_heads
+
+aim_heads(model, shifts=(-1, 1))
+weights = get_attentions(model, tokenizer, corpus["validation"][0]["intro"]).weights       # (L, H, T, T)
+i = torch.arange(2, weights.shape[-1] - 2)
+for head, shift in enumerate((-1, 1)):
+    hit = (weights[0, head].argmax(-1)[i] == i + shift).float().mean()
+    print(f"层 0 · 头 {head}：{hit:.0%} 的位置最看重 {'左' if shift < 0 else '右'}边那个字；随机的头只有 "
+          f"{(weights[0, -1].argmax(-1)[i] == i + shift).float().mean():.0%}")
+
+# %% [markdown]
+# 起点归起点，训练开始以后，这些权重和别的一样会被改动。下面重新建一个模型，用上完整的起点。
+
+# %%
+torch.manual_seed(lesson.seed)
+model = aim_heads(set_positions(BertForMaskedLM(config))).to(device)
 
 # %% [markdown]
 # 损失也自己算一遍。模型给出 logits $(B, T, V)$，在被选中的位置取 $\log\operatorname{softmax}$，挑出正确答案那一项，取负号求平均：
@@ -514,4 +544,5 @@ print("已存好：", "、".join(sorted(path.name for path in folder.iterdir()))
 #
 # - Devlin, Chang, Lee, Toutanova(2019)BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding.
 # - Cui, Che, Liu, Qin, Yang(2021)Pre-Training with Whole Word Masking for Chinese BERT.
+# - Trockman, Kolter（2023）Mimetic Initialization of Self-Attention Layers.
 # - Wettig, Gao, Zhong, Chen(2023)Should You Mask 15% in Masked Language Modeling?
