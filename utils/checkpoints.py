@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -136,14 +135,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="制作课程附带的检查点")
     parser.add_argument("command", choices=["build"])
     parser.add_argument("kinds", nargs="*", help="mlm、clm；不写就是两个都做")
-    parser.add_argument("--mlm-steps", type=int, default=1500)
-    parser.add_argument("--clm-steps", type=int, default=1500)
-    parser.add_argument("--docs", type=int, default=60000)
+    parser.add_argument("--mlm-steps", type=int, default=900)
+    parser.add_argument("--clm-steps", type=int, default=900)
+    parser.add_argument("--docs", type=int, default=20000)
     options = parser.parse_args()
-    size = replace(PRESETS["cpu"], batch_size=32)
     kinds = options.kinds or list(KINDS)
     if set(kinds) - set(KINDS):
         parser.error(f"只能做 {'、'.join(KINDS)}。")
     for kind in kinds:
         maker, steps = (build_mlm, options.mlm_steps) if kind == "mlm" else (build_clm, options.clm_steps)
-        print(json.dumps(maker(steps, options.docs, size), ensure_ascii=False))
+        print(json.dumps(maker(steps, options.docs, PRESETS["cpu"]), ensure_ascii=False))
