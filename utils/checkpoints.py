@@ -86,7 +86,7 @@ def build_mlm(steps: int, n_docs: int, preset: Preset, seed: int = 2026) -> dict
     """制作附带的 MLM 检查点（data/checkpoints/mlm），返回写进 course.json 的说明。"""
     from utils.corpus import load_corpus
     from utils.tokenization import build_tokenizer
-    from utils.training import aim_heads, bert_config, evaluate, mlm_collator, set_positions
+    from utils.training import aim_heads, bert_config, mlm_collator, set_positions
 
     set_seed(seed)
     corpus = load_corpus(n_docs=n_docs)
@@ -94,7 +94,7 @@ def build_mlm(steps: int, n_docs: int, preset: Preset, seed: int = 2026) -> dict
                                 model_max_length=preset.max_len)
     model = aim_heads(set_positions(BertForMaskedLM(bert_config(preset, tokenizer))))
     history = _fit(model, tokenizer, corpus, preset, steps, seed, mlm_collator(tokenizer, preset.mask_rate),
-                   mlm_collator(tokenizer, seed=seed), lambda m, held: evaluate(m, held, shift=False))
+                   mlm_collator(tokenizer, seed=seed), shift=False)
     info = {"steps": steps, "n_docs": n_docs, "seed": seed, "test_masked_nats": history.eval_loss[-1],
             "test_masked_accuracy": history.eval_accuracy[-1]}
     save_checkpoint(model, tokenizer, SHIPPED / "mlm", info, half=True)
@@ -107,14 +107,13 @@ def build_clm(steps: int, n_docs: int, preset: Preset, seed: int = 2026) -> dict
     与 08 不同，导语也计损失，所以它既会从导语写正文，也会接着「今天是个」写导语。
     """
     from utils.corpus import floor, load_corpus
-    from utils.training import clm_collator, evaluate
+    from utils.training import clm_collator
 
     set_seed(seed)
     corpus = load_corpus(n_docs=n_docs)
     model, tokenizer, _ = load_checkpoint("mlm", BertLMHeadModel, prefer="shipped", is_decoder=True)
     collate = clm_collator(tokenizer)
-    history = _fit(model, tokenizer, corpus, preset, steps, seed, collate, collate,
-                   lambda m, held: evaluate(m, held, shift=True), learn_intro=True)
+    history = _fit(model, tokenizer, corpus, preset, steps, seed, collate, collate, shift=True, learn_intro=True)
     limit = floor(corpus["test"].select(range(min(HELD, len(corpus["test"])))), "body")["nats_per_token"]
     info = {"steps": steps, "n_docs": n_docs, "seed": seed, "test_body_nats": history.eval_loss[-1],
             "test_body_floor": limit, "ratio_to_floor": history.eval_loss[-1] / limit}
@@ -122,13 +121,13 @@ def build_clm(steps: int, n_docs: int, preset: Preset, seed: int = 2026) -> dict
     return info
 
 
-def _fit(model, tokenizer, corpus, preset, steps, seed, collate, held_collate, score, learn_intro=False):
-    from utils.training import encode_docs, fixed_batches, train, training_arguments
+def _fit(model, tokenizer, corpus, preset, steps, seed, collate, held_collate, shift, learn_intro=False):
+    from utils.training import encode_docs, evaluate, fixed_batches, train, training_arguments
 
     encoded = encode_docs(corpus["train"], tokenizer, preset.max_len, learn_intro)
     held = fixed_batches(encode_docs(corpus["test"], tokenizer, preset.max_len), held_collate, HELD)
     args = training_arguments(outputs_dir(preset) / "build", steps, preset, pick_device(), seed)
-    return train(model, encoded, collate, args, lambda m: score(m, held))
+    return train(model, encoded, collate, args, lambda m: evaluate(m, held, shift))
 
 
 if __name__ == "__main__":

@@ -52,6 +52,11 @@ def bert_config(preset: Preset, tokenizer: PreTrainedTokenizerFast, **changes) -
     return BertConfig(**(settings | changes))
 
 
+def _frequencies(width: int, count: int) -> torch.Tensor:
+    """位置编码的前 count 个角频率 ω_n = 2 / 10000^(2n/D)，(count,)；set_positions 与 aim_heads 必须用同一套。"""
+    return 2 / 10000 ** (2 * torch.arange(count) / width)
+
+
 def set_positions(model: PreTrainedModel) -> PreTrainedModel:
     """用正弦位置编码给 BERT 的位置嵌入当起点（就地修改，之后照常训练）。
 
@@ -66,7 +71,7 @@ def set_positions(model: PreTrainedModel) -> PreTrainedModel:
     """
     table = model.bert.embeddings.position_embeddings.weight
     length, width = table.shape
-    angle = 2 * torch.arange(length)[:, None] / 10000 ** (torch.arange(0, width, 2) / width)    # (T, D/2)
+    angle = torch.arange(length)[:, None] * _frequencies(width, width // 2)                 # (T, D/2)
     waves = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)                      # (T, D)
     with torch.no_grad():
         table.copy_(waves * model.config.initializer_range * 1.5 * math.sqrt(2))
@@ -90,7 +95,7 @@ def aim_heads(model: PreTrainedModel, shifts: Sequence[int] = (-1, 1, -2, 2), ga
     attention = model.bert.encoder.layer[0].attention.self
     width, heads = attention.query.weight.shape[1], attention.num_attention_heads
     size = width // heads                                                                   # d_h
-    omega = 2 * 10000.0 ** (-torch.arange(0, size - size % 2, 2) / width)                       # (d_h/2,)
+    omega = _frequencies(width, size // 2)                                                  # (d_h/2,)
     with torch.no_grad():
         for head, shift in enumerate(shifts[:2 * heads // 3]):
             rows = slice(head * size, head * size + 2 * len(omega))
