@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from transformers import BertForMaskedLM, BertLMHeadModel
 
 from utils import training as T
-from utils.attention import get_attentions
-from utils.corpus import generate, load_corpus
-from utils.environment import PRESETS, choose_preset, set_seed
+from utils.corpus import generate
+from utils.environment import PRESETS, set_seed
 from utils.tokenization import build_tokenizer
 
 TINY = replace(PRESETS["smoke"], layers=1, hidden=32, heads=2, batch_size=8, lr=1e-2)
@@ -48,17 +47,6 @@ def test_config_follows_the_preset(tokenizer):
     assert (config.intermediate_size, config.max_position_embeddings) == (3072, 512)
     assert config.vocab_size == len(tokenizer) and config.pad_token_id == 0 and config.is_decoder
     assert config.hidden_dropout_prob == config.attention_probs_dropout_prob == 0.1
-
-
-def test_set_positions_by_formula(tokenizer):
-    model = T.set_positions(encoder(tokenizer))
-    table = model.bert.embeddings.position_embeddings.weight           # (T, D)
-    scale = 1.5 * model.config.initializer_range * 2 ** 0.5
-    for t, i in ((0, 0), (3, 4), (255, 10)):
-        angle = torch.tensor(2 * t / 10000 ** (i / 32))
-        torch.testing.assert_close(table[t, i], scale * angle.sin(), atol=1e-5, rtol=0)
-        torch.testing.assert_close(table[t, i + 1], scale * angle.cos(), atol=1e-5, rtol=0)
-    assert table.requires_grad and table.pow(2).mean().sqrt().item() == pytest.approx(scale / 2 ** 0.5, rel=0.01)
 
 
 # ---- 编码与整理
@@ -227,15 +215,3 @@ def test_the_future_never_changes_the_past(tokenizer):
         assert not torch.equal(model(ids).logits[:, 25:], model(changed).logits[:, 25:])
         model = encoder(tokenizer)                                     # 编码器两边都看，当然会变
         assert not torch.equal(model(ids).logits[:, :25], model(changed).logits[:, :25])
-
-
-def test_aimed_heads_look_at_their_neighbours_before_training():
-    corpus = load_corpus(n_docs=100)
-    tokenizer = build_tokenizer("char", corpus["train"]["intro"][:])
-    torch.manual_seed(0)
-    model = T.aim_heads(T.set_positions(BertForMaskedLM(T.bert_config(choose_preset("cpu"), tokenizer))), shifts=(-1, 1))
-    weights = get_attentions(model, tokenizer, corpus["train"][0]["intro"]).weights      # (L, H, T, T)
-    inner = torch.arange(3, weights.shape[-1] - 3)
-    hit = [(weights[0, head].argmax(-1)[inner] == inner + shift).float().mean() for head, shift in ((0, -1), (1, 1))]
-    assert min(hit) > 0.6
-    assert (weights[0, -1].argmax(-1)[inner] == inner - 1).float().mean() < 0.3          # 没有对准的头

@@ -85,14 +85,15 @@ def load_checkpoint(kind: str, model_class: type[PreTrainedModel], preset: Prese
 def build_mlm(steps: int, n_docs: int, preset: Preset, seed: int = 2026) -> dict:
     """制作附带的 MLM 检查点（data/checkpoints/mlm），返回写进 course.json 的说明。"""
     from utils.corpus import load_corpus
+    from utils.initialization import prepare_heads
     from utils.tokenization import build_tokenizer
-    from utils.training import aim_heads, bert_config, mlm_collator, set_positions
+    from utils.training import bert_config, mlm_collator
 
     set_seed(seed)
     corpus = load_corpus(n_docs=n_docs)
     tokenizer = build_tokenizer("char", corpus["train"]["intro"][:] + corpus["train"]["body"][:],
                                 model_max_length=preset.max_len)
-    model = aim_heads(set_positions(BertForMaskedLM(bert_config(preset, tokenizer))))
+    model = prepare_heads(BertForMaskedLM(bert_config(preset, tokenizer)))
     history = _fit(model, tokenizer, corpus, preset, steps, seed, mlm_collator(tokenizer, preset.mask_rate),
                    mlm_collator(tokenizer, seed=seed), shift=False)
     info = {"steps": steps, "n_docs": n_docs, "seed": seed, "test_masked_nats": history.eval_loss[-1],
@@ -134,9 +135,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="制作课程附带的检查点")
     parser.add_argument("command", choices=["build"])
     parser.add_argument("kinds", nargs="*", help="mlm、clm；不写就是两个都做")
-    parser.add_argument("--mlm-steps", type=int, default=900)
-    parser.add_argument("--clm-steps", type=int, default=900)
-    parser.add_argument("--docs", type=int, default=20000)
+    parser.add_argument("--mlm-steps", type=int, default=5400)
+    parser.add_argument("--clm-steps", type=int, default=10800)
+    parser.add_argument("--docs", type=int, default=60000)
     options = parser.parse_args()
     kinds = options.kinds or list(KINDS)
     if set(kinds) - set(KINDS):

@@ -297,7 +297,7 @@ def _build_word(texts, vocab_size):
     total = sum(counts.values())
     kept = sorted([*chars, *words], key=lambda word: (-counts[word], word))
     scores = {word: math.log((counts[word] or 0.5) / total) for word in kept}
-    # 把 [ 和 < 隔开,文字里的 [SEP]、<0x41> 就不会撞上词表里的特殊词元和字节
+    # 把 [ 和 < 隔开，文字里的 [SEP]、<0x41> 就不会撞上词表里的特殊词元和字节
     return _unigram_backend(scores, pre_tokenizers.Split(Regex(r"[\[<]"), "isolated"))
 
 

@@ -52,60 +52,6 @@ def bert_config(preset: Preset, tokenizer: PreTrainedTokenizerFast, **changes) -
     return BertConfig(**(settings | changes))
 
 
-def _frequencies(width: int, count: int) -> torch.Tensor:
-    """位置编码的前 count 个角频率 ω_n = 2 / 10000^(2n/D)，(count,)；set_positions 与 aim_heads 必须用同一套。"""
-    return 2 / 10000 ** (2 * torch.arange(count) / width)
-
-
-def set_positions(model: PreTrainedModel) -> PreTrainedModel:
-    """用正弦位置编码给 BERT 的位置嵌入当起点（就地修改，之后照常训练）。
-
-    随机的位置嵌入里，相邻的位置毫无关系，模型要花很多步才认得出「左边那个字」；正弦编码一开始就把邻近的位置排在一起。
-    角度取 2t（频率加倍，左右邻居分得更开）；均方根是 initializer_range 的 1.5 倍，比字的嵌入略强。
-
-    参数：
-        model: 带 `bert.embeddings.position_embeddings` 的模型，位置嵌入是 (T, D)。
-    返回：
-        同一个 model。
-    来源：Vaswani 等（2017）的正弦公式；首次实现：06_mlm_pretraining。
-    """
-    table = model.bert.embeddings.position_embeddings.weight
-    length, width = table.shape
-    angle = torch.arange(length)[:, None] * _frequencies(width, width // 2)                 # (T, D/2)
-    waves = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)                      # (T, D)
-    with torch.no_grad():
-        table.copy_(waves * model.config.initializer_range * 1.5 * math.sqrt(2))
-    return model
-
-
-def aim_heads(model: PreTrainedModel, shifts: Sequence[int] = (-1, 1, -2, 2), gain: float = 1.5) -> PreTrainedModel:
-    """让第 0 层的前几个头，一开始就看向左右邻居（就地修改，之后照常训练）。须在 set_positions 之后用。
-
-    位置 t 的正弦编码是一串 (sin ω_n t, cos ω_n t)，ω_n = 2 / 10000^(2n/D)。键矩阵照抄其中频率最高的几对，查询矩阵先把它们转过角度 ω_n·δ，
-    于是 q_i·k_j 里多出一项正比于 Σ_n cos(ω_n (i + δ − j))，它在 j = i + δ 处最大。
-
-    参数：
-        model: 带 `bert.encoder` 的模型，每个头 d_h 维，位置嵌入 D 维。
-        shifts: 各头看向的相对位置 δ；最多用到头数的三分之二，其余的头保持随机。
-        gain: 写进查询、键矩阵的幅度；越大越专注。
-    返回：
-        同一个 model。
-    来源：用结构化的初值代替随机初值的想法见 Trockman 与 Kolter（2023）；首次实现：06_mlm_pretraining。
-    """
-    attention = model.bert.encoder.layer[0].attention.self
-    width, heads = attention.query.weight.shape[1], attention.num_attention_heads
-    size = width // heads                                                                   # d_h
-    omega = _frequencies(width, size // 2)                                                  # (d_h/2,)
-    with torch.no_grad():
-        for head, shift in enumerate(shifts[:2 * heads // 3]):
-            rows = slice(head * size, head * size + 2 * len(omega))
-            sin, cos = torch.sin(omega * shift), torch.cos(omega * shift)
-            turn = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], 1)   # (d_h/2, 2, 2)
-            attention.query.weight[rows, :2 * len(omega)] += gain * torch.block_diag(*turn)
-            attention.key.weight[rows, :2 * len(omega)] += gain * torch.eye(2 * len(omega))
-    return model
-
-
 def encode_docs(docs: Dataset, tokenizer: PreTrainedTokenizerFast, max_len: int, learn_intro: bool = False) -> Dataset:
     """把文档编成 `[CLS] 导语 [SEP] 正文 [SEP]`。
 

@@ -733,7 +733,7 @@ show_attention(model, tokenizer, text, layer=LAYER, head=HEAD, token=i)
 # - Bahdanau、Cho、Bengio（2015），*Neural Machine Translation by Jointly Learning to Align and Translate*：
 #   注意力的起点。
 # - Vaswani 等（2017），*Attention Is All You Need*：式 (1) 和多头注意力的出处。
-# - Clark、Khandelwal、Levy、Manning（2019），*What Does BERT Look At？*：头各自看什么。
+# - Clark、Khandelwal、Levy、Manning（2019），*What Does BERT Look At?*：头各自看什么。
 # - Jain、Wallace（2019），*Attention is not Explanation*；Wiegreffe、Pinter（2019），
 #   *Attention is not not Explanation*：权重能不能当解释。
 # - Haviv、Ram、Press、Izsak、Levy（2022），

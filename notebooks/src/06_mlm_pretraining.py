@@ -177,32 +177,33 @@ print(f"{config.num_hidden_layers} 层 × {config.hidden_size} 维 × {config.nu
       f"参数 {sum(p.numel() for p in model.parameters()) / 1e6:.2f} 百万")
 
 # %% [markdown]
-# 还有一件小事：位置嵌入的起点。随机起点里，第 5 格和第 6 格毫无关系，模型要练很久才认得出「左边那个字」。
-# 用正弦波当起点（Vaswani 等，2017），相邻的位置一开始就相近，之后照样参加训练：
+# 随机的权重什么都得从头摸索，两核 CPU 等不起。大模型在海量文字里会自己长出一些有用的注意力头：有的专看左邻，有的专管抄写。
+# 我们把这几个头的起点摆好，其余照旧随机，之后一起训练（想法见 Trockman 与 Kolter，2023）。一共三步。
 #
-# $$P_{t,2n}=\sin\omega_n t,\qquad P_{t,2n+1}=\cos\omega_n t,\qquad \omega_n=2\cdot 10000^{-2n/D}$$
+# **第一步，位置。** 随机的位置嵌入里，第 5 格和第 6 格毫无关系，模型要练很久才认得出「左边那个字」。
+# 用正弦波当起点（Vaswani 等，2017；频率另选），相邻的位置一开始就相近。只写一个头那么多维，其余留给字：
 #
-# 比原文的频率加了一倍，这样左右邻居分得更开；幅度取字嵌入的 1.5 倍。
+# $$P_{t,2n}=\sin\omega_n t,\qquad P_{t,2n+1}=\cos\omega_n t,\qquad \omega_n=2\cdot 4^{-n/(N-1)},\quad n=0,\dots,N-1,\quad N=d_h/2$$
 
 # %%
-T, D = config.max_position_embeddings, config.hidden_size
-angle = 2 * torch.arange(T)[:, None] / 10000 ** (torch.arange(0, D, 2) / D)   # (T, D/2)
-waves = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)        # (T, D)
-waves *= config.initializer_range * 1.5 * 2 ** 0.5                       # 均方根是 1.5 倍的标准差
+T, N = config.max_position_embeddings, config.hidden_size // config.num_attention_heads // 2
+omega = 2 * 4.0 ** (-torch.arange(N) / (N - 1))                           # (N,)
+angle = torch.arange(T)[:, None] * omega                                  # (T, N)
+waves = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)        # (T, d_h)
+waves *= config.initializer_range * 3 * 2 ** 0.5                          # 均方根是字嵌入的 3 倍
 
 # %% [markdown]
 # 这几行收在 `set_positions` 里。用上它，再确认两者相等：
 
 # %%
-from utils.training import set_positions
+from utils.initialization import set_positions
 
 set_positions(model)
-torch.testing.assert_close(model.bert.embeddings.position_embeddings.weight.detach().cpu(), waves)
+torch.testing.assert_close(model.bert.embeddings.position_embeddings.weight[:, :2 * N].detach().cpu(), waves)
 
 # %% [markdown]
-# 光有好的位置还不够：查询和键的矩阵是随机的，没有哪个头会去看左邻右舍，而填空最要紧的线索就在那里。
-# 让模型自己摸索要很多步；两核 CPU 等不起。于是给第 0 层的几个头一个有方向的起点（想法见 Trockman 与 Kolter，2023）：
-# 键照抄位置编码，查询把它转过 $\omega_n\delta$，点积就在 $j=i+\delta$ 处最大。
+# **第二步，看邻居的头。** 填空最要紧的线索就在左邻右舍。让第 0 层某个头的键照抄位置编码，查询把它转过 $\omega_n\delta$，
+# 点积里就多出一项，在 $j=i+\delta$ 处最大：
 #
 # $$q_i\cdot k_j\ \propto\ \sum_n\cos\big(\omega_n(i+\delta-j)\big)$$
 #
@@ -210,22 +211,48 @@ torch.testing.assert_close(model.bert.embeddings.position_embeddings.weight.deta
 
 # %%
 from utils.attention import get_attentions
-from utils.training import aim_heads
+from utils.initialization import aim_heads
 
-aim_heads(model, shifts=(-1, 1))
+aim_heads(model)
 weights = get_attentions(model, tokenizer, corpus["validation"][0]["intro"]).weights       # (L, H, T, T)
 i = torch.arange(2, weights.shape[-1] - 2)
 for head, shift in enumerate((-1, 1)):
     hit = (weights[0, head].argmax(-1)[i] == i + shift).float().mean()
-    print(f"层 0 · 头 {head}：{hit:.0%} 的位置最看重 {'左' if shift < 0 else '右'}边那个字；随机的头只有 "
+    print(f"层 0 · 头 {head}：{hit:.0%} 的位置最看重{'左' if shift < 0 else '右'}边那个字；随机的头只有 "
           f"{(weights[0, -1].argmax(-1)[i] == i + shift).float().mean():.0%}")
 
 # %% [markdown]
-# 起点归起点，训练开始以后，这些权重和别的一样会被改动。下面重新建一个模型，用上完整的起点。
+# **第三步，抄写头。** 正文里的地名、人名、数字，导语里多半写过。要填「青□市」，就该去找前文里左右邻居也是「青」「市」的地方，
+# 看那里是什么字，抄过来。第 0 层已经把邻居搬到了手边，第 1 层的头只要拿「我的左邻」去配「你的左邻」：这正是
+# Olsson 等（2022）在大模型里找到的归纳头（induction head）的做法。
+#
+# `copy_heads` 让第 1 层的头往这个方向偏一点。测法很简单：把一串不重复的字写两遍，看第二遍的每个字，
+# 分给第一遍里同一个字的权重是多少。均匀地看，每个位置只有 $1/T$。
 
 # %%
+from utils.initialization import copy_heads
+
+def copy_score(model, n=40):
+    once = "".join(tokenizer.convert_ids_to_tokens(list(range(200, 200 + n))))
+    weights = get_attentions(model, tokenizer, once + once).weights       # (L, H, T, T)
+    i = torch.arange(n + 2, 2 * n)                                        # 第二遍，去掉两头
+    return weights[1][:, i, i - n].mean(dim=-1)                           # (H,)
+
+T = 2 * 40 + 2                                                            # 两遍，外加 [CLS] 和 [SEP]
+before_copy = copy_score(model)
+start_score = copy_score(copy_heads(model))
+print(f"均匀地看：{1 / T:.3f}")
+print("没有抄写头：", [f"{x:.3f}" for x in before_copy.tolist()])
+print("摆好抄写头：", [f"{x:.3f}" for x in start_score.tolist()])
+
+# %% [markdown]
+# 只偏了一点点；能不能真的会抄，要看训练。训练之后我们再量一次。三步合起来就是 `prepare_heads`，下面重新建一个模型，一次做完。
+
+# %%
+from utils.initialization import prepare_heads
+
 torch.manual_seed(lesson.seed)
-model = aim_heads(set_positions(BertForMaskedLM(config))).to(device)
+model = prepare_heads(BertForMaskedLM(config)).to(device)
 
 # %% [markdown]
 # 损失也自己算一遍。模型给出 logits $(B, T, V)$，在被选中的位置取 $\log\operatorname{softmax}$，挑出正确答案那一项，取负号求平均：
@@ -461,6 +488,19 @@ ax.set(title="被盖住的词元，猜对的比例", xlabel="准确率", xlim=(0
 _ = ax.legend(frameon=False)
 
 # %% [markdown]
+# 第 4 节摆好的抄写头，学会抄写了吗？同样的字写两遍，再量一次：第二遍的字，分给第一遍同一处的权重。
+
+# %%
+after_score = copy_score(model)
+print("训练前：", [f"{x:.3f}" for x in start_score.tolist()])
+print("训练后：", [f"{x:.3f}" for x in after_score.tolist()])
+lesson.record("最强的抄写头分给上一遍同一处的权重（训练前）", start_score.max())
+lesson.record("最强的抄写头分给上一遍同一处的权重（训练后）", after_score.max())
+assert after_score.max() > 3 / T, "抄写头没有学会抄写"
+
+# %% [markdown]
+# 这一串字从来没有在语料里这样连着出现过，它照样认得出「上一遍的同一处」：学会的不是哪几个词，而是「抄」这个动作。
+#
 # ## 9 词向量的邻居
 #
 # 输入嵌入（embedding）是每个字的一个向量，训练前是随机的。练过之后，用法相近的字会挨到一起。
@@ -542,7 +582,8 @@ print("已存好：", "、".join(sorted(path.name for path in folder.iterdir()))
 #
 # ## 延伸阅读
 #
-# - Devlin, Chang, Lee, Toutanova(2019)BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding.
-# - Cui, Che, Liu, Qin, Yang(2021)Pre-Training with Whole Word Masking for Chinese BERT.
+# - Devlin, Chang, Lee, Toutanova（2019）BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding.
+# - Cui, Che, Liu, Qin, Yang（2021）Pre-Training with Whole Word Masking for Chinese BERT.
+# - Olsson, Elhage, Nanda 等（2022）In-context Learning and Induction Heads.
 # - Trockman, Kolter（2023）Mimetic Initialization of Self-Attention Layers.
-# - Wettig, Gao, Zhong, Chen(2023)Should You Mask 15% in Masked Language Modeling?
+# - Wettig, Gao, Zhong, Chen（2023）Should You Mask 15% in Masked Language Modeling?

@@ -822,15 +822,15 @@ studio.box
 #
 # - Holtzman, A. 等（2020）. *The Curious Case of Neural Text Degeneration.* ICLR. 核采样，
 #   以及「概率最大」为什么不等于「像人写的」。
-# - Fan, A., Lewis, M., Dauphin, Y.(2018). *Hierarchical Neural Story Generation.* ACL. top-k 抽样。
+# - Fan, A., Lewis, M., Dauphin, Y.（2018）. *Hierarchical Neural Story Generation.* ACL. top-k 抽样。
 # - Keskar, N. S. 等（2019）. *CTRL:
 #   A Conditional Transformer Language Model for Controllable Generation.* 重复惩罚。
-# - Meister, C., Cotterell, R., Vieira, T.(2020). *If Beam Search Is the Answer,
+# - Meister, C., Cotterell, R., Vieira, T.（2020）. *If Beam Search Is the Answer,
 #   What Was the Question？* EMNLP. 束搜索到底在优化什么。
 # - Nguyen, M. N. 等（2025）. *Turning Up the Heat:
 #   Min-p Sampling for Creative and Coherent LLM Outputs.* ICLR. min-p。
 # - Li, J. 等（2016）
 #   . *A Diversity-Promoting Objective Function for Neural Conversation Models.* NAACL. distinct-n。
-# - Papineni, K. 等（2002）. *BLEU.* ACL；Popović, M.(2015). *chrF.* WMT；Post, M.(2018)
+# - Papineni, K. 等（2002）. *BLEU.* ACL；Popović, M.（2015）. *chrF.* WMT；Post, M.（2018）
 #   . *A Call for Clarity in Reporting BLEU Scores.* WMT.
 # - Pope, R. 等（2023）. *Efficiently Scaling Transformer Inference.* MLSys. KV 缓存在大模型里的代价。
