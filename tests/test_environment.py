@@ -56,6 +56,31 @@ def test_start(capsys, monkeypatch, tmp_path):
     assert "smoke" in out and torch.__version__.split("+")[0] in out and str(E.ROOT) not in out
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_cpu_with_fast_bf16_does_twice_the_steps(monkeypatch, capsys, fast):
+    monkeypatch.setattr(E, "pick_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(E, "fast_bf16", lambda: fast)
+    usual, preset = E.PRESETS["cpu"], E.start("08_clm_finetuning", preset="cpu").preset
+    times = 2 if fast else 1
+    assert (preset.bf16, preset.mlm_steps, preset.clm_steps) == (fast, times * usual.mlm_steps, times * usual.clm_steps)
+    assert ("bf16" in capsys.readouterr().out) == fast
+    assert E.start("08_clm_finetuning", preset="cpu", clm_steps=9).preset.clm_steps == 9   # 写明的优先
+    assert E.start("08_clm_finetuning", preset="cpu", bf16=False).preset == usual
+    assert E.start("08_clm_finetuning", preset="smoke").preset == E.PRESETS["smoke"]
+
+
+@pytest.mark.parametrize("seconds, fast", [((3.0, 1.0), True), ((1.0, 1.0), False), ((1.0, 5.0), False)])
+def test_fast_bf16_is_measured(monkeypatch, seconds, fast):
+    """假的钟：先量 float32，再量 bf16，各 20 次；每次的用时由 seconds 给出，其中一次被别的程序拖慢。"""
+    spans = [s * (50 if i == 7 else 1) for s in seconds for i in range(20)]
+    ticks, now = [], 0.0
+    for span in spans:
+        ticks += [now, now + span]
+        now += span
+    monkeypatch.setattr(E.time, "perf_counter", iter(ticks).__next__)
+    assert E.fast_bf16.__wrapped__() is fast
+
+
 def test_start_refuses_unknown_fields():
     with pytest.raises(ValueError, match="mlm_step.*mlm_steps"):
         E.start("06_mlm_pretraining", preset="smoke", mlm_step=7)

@@ -108,3 +108,40 @@ def test_needs_two_layers_and_a_vocabulary_head(tokenizer):
         I.prepare_heads(model_of(BertForMaskedLM, tokenizer, "smoke", num_hidden_layers=1))
     with pytest.raises(ValueError, match="词表头"):
         I.copy_heads(model_of(BertForMaskedLM, tokenizer, "smoke").bert)
+
+
+def test_renewing_the_top_keeps_the_bottom(tokenizer):
+    """留下的原样不动；换掉的确实换了，初值与新建的相同；绑在一起的词嵌入和词表头仍然绑着。"""
+    model = decoder(tokenizer)
+    before = {name: w.clone() for name, w in model.state_dict().items()}
+    assert I.renew_top(model, keep=2) is model
+    moved = {name for name, w in model.state_dict().items() if not torch.equal(w, before[name])}
+    assert moved and all(name.startswith(("bert.encoder.layer.2.", "cls.predictions.transform.")) for name in moved)
+    assert "bert.encoder.layer.2.attention.self.query.weight" in moved
+    assert model.cls.predictions.decoder.weight is model.bert.embeddings.word_embeddings.weight
+    torch.manual_seed(5)
+    I.renew_top(model)
+    torch.manual_seed(5)
+    fresh = I.prepare_heads(BertLMHeadModel(model.config))
+    for part in ("bert.encoder.layer.1.", "bert.encoder.layer.2.", "cls.predictions.transform."):
+        for name, w in fresh.state_dict().items():
+            if name.startswith(part):
+                torch.testing.assert_close(model.state_dict()[name], w, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("keep", [0, 3, -1])
+def test_renewing_needs_something_to_keep_and_something_to_renew(tokenizer, keep):
+    with pytest.raises(ValueError, match="1 到 2 之间"):
+        I.renew_top(decoder(tokenizer), keep)
+
+
+def test_layer_0_of_an_encoder_fits_under_the_copy_heads_of_a_decoder(tokenizer):
+    """MLM 的底层配上 CLM 的抄写头：块的次序相同，第 1 层的头照样看得见上次跟在后面的字。"""
+    below = I.prepare_heads(encoder(tokenizer)).state_dict()
+    model = I.prepare_heads(decoder(tokenizer))
+    layer_0 = {name: w for name, w in below.items() if "layer.0." in name or "embeddings" in name}
+    model.load_state_dict(layer_0, strict=False)
+    weights = twice(model, tokenizer)[1]
+    aimed = twice(I.aim_heads(I.set_positions(decoder(tokenizer))), tokenizer)[1]
+    for head in (0, 1):
+        assert mean_weight(weights[head], 1 - N) > max(0.05, 4 * mean_weight(aimed[head], 1 - N))

@@ -161,7 +161,23 @@ def test_training_arguments(tmp_path):
     args = T.training_arguments(tmp_path, 200, TINY, CPU, seed=3)
     assert (args.max_steps, args.per_device_train_batch_size, args.learning_rate) == (200, 8, 1e-2)
     assert args.warmup_steps == 20 and args.seed == args.data_seed == 3 and args.use_cpu and not args.bf16
+    assert T.training_arguments(tmp_path, 200, replace(TINY, bf16=True), CPU, seed=3).bf16
     assert list(args.report_to or []) == [] and args.save_strategy == "no" and args.logging_steps == 4
+
+
+def test_bf16_learns_the_same_and_leaves_float32(encoded, tokenizer, tmp_path):
+    collate = T.clm_collator(tokenizer)
+    held = T.fixed_batches(encoded, collate, 16, 16)
+    loss = {}
+    for bf16 in (False, True):
+        model = decoder(tokenizer)
+        before = model.config._attn_implementation
+        args = T.training_arguments(tmp_path, 30, replace(TINY, bf16=bf16), CPU, seed=1)
+        T.train(model, encoded, collate, args, lambda m: T.evaluate(m, held, True))
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        assert model.config._attn_implementation == before
+        loss[bf16] = T.evaluate(model, held, True)[0]
+    assert loss[True] == pytest.approx(loss[False], rel=0.02) and loss[True] != loss[False]
 
 
 def test_train_learns_and_keeps_a_history(encoded, tokenizer, tmp_path, capsys):

@@ -7,12 +7,23 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer, BertForMaskedLM, BertLMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
-from utils.environment import PRESETS, SHIPPED, Preset, choose_preset, outputs_dir, pick_device, set_seed, versions
+from utils.environment import (
+    PRESETS,
+    SHIPPED,
+    Preset,
+    choose_preset,
+    fast_bf16,
+    outputs_dir,
+    pick_device,
+    set_seed,
+    versions,
+)
 
 HELD = 500                                               # 检查点的成绩在多少篇测试文档上量
 KINDS = {"mlm": ("06_mlm_pretraining", "会填空的 BERT"), "clm": ("08_clm_finetuning", "会写正文的解码器")}
@@ -108,11 +119,13 @@ def build_clm(steps: int, n_docs: int, preset: Preset, seed: int = 2026) -> dict
     与 08 不同，导语也计损失，所以它既会从导语写正文，也会接着「今天是个」写导语。
     """
     from utils.corpus import floor, load_corpus
+    from utils.initialization import renew_top
     from utils.training import clm_collator
 
     set_seed(seed)
     corpus = load_corpus(n_docs=n_docs)
     model, tokenizer, _ = load_checkpoint("mlm", BertLMHeadModel, prefer="shipped", is_decoder=True)
+    renew_top(model)
     collate = clm_collator(tokenizer)
     history = _fit(model, tokenizer, corpus, preset, steps, seed, collate, collate, shift=True, learn_intro=True)
     limit = floor(corpus["test"].select(range(min(HELD, len(corpus["test"])))), "body")["nats_per_token"]
@@ -135,13 +148,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="制作课程附带的检查点")
     parser.add_argument("command", choices=["build"])
     parser.add_argument("kinds", nargs="*", help="mlm、clm；不写就是两个都做")
-    parser.add_argument("--mlm-steps", type=int, default=5400)
-    parser.add_argument("--clm-steps", type=int, default=10800)
+    parser.add_argument("--mlm-steps", type=int, default=10800)
+    parser.add_argument("--clm-steps", type=int, default=14000)
     parser.add_argument("--docs", type=int, default=60000)
     options = parser.parse_args()
     kinds = options.kinds or list(KINDS)
     if set(kinds) - set(KINDS):
         parser.error(f"只能做 {'、'.join(KINDS)}。")
+    preset = replace(PRESETS["cpu"], bf16=fast_bf16())
     for kind in kinds:
         maker, steps = (build_mlm, options.mlm_steps) if kind == "mlm" else (build_clm, options.clm_steps)
-        print(json.dumps(maker(steps, options.docs, PRESETS["cpu"]), ensure_ascii=False))
+        print(json.dumps(maker(steps, options.docs, preset), ensure_ascii=False))

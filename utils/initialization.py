@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 SHIFTS = (-1, 1, -2, 2)                                   # 第 0 层各头看向的相对位置 δ
 OWN, COPIED = "own", "copied"                             # 块的名字：自己是谁；抄来的是谁。其余的块以 δ 为名
+BLOCKS = (OWN, COPIED, -1, -2, 1)                         # 从末尾排起；编码器和解码器次序相同，第 0 层才能原样接着用
 FOLLOW = ((OWN, -1), (-1, -2))                            # （查询读哪块，键读哪块）：上次轮到我时，后面跟着谁
 SAME = ((-1, -1), (1, 1))                                 # 左邻、右邻与我相同的位置
 
@@ -29,6 +30,31 @@ def prepare_heads(model: PreTrainedModel) -> PreTrainedModel:
         ValueError: 少于 2 层，或没有词表头。
     """
     return copy_heads(aim_heads(set_positions(model)))
+
+
+def renew_top(model: PreTrainedModel, keep: int = 1) -> PreTrainedModel:
+    """只留下嵌入和下面 keep 层，再往上的层和词表头的变换都换成新的随机权重，并重新摆好抄写头（就地修改）。
+
+    换一种目标接着练时，底层认得的字和词还用得上，上层为旧目标调好的权重反而要先忘掉，不如重来。
+    08_clm_finetuning 把它与「全部沿用」「从头开始」放在一起量过。
+
+    参数：
+        model: BertForMaskedLM 或 BertLMHeadModel，L 层。
+        keep: 留下几层，1 到 L − 1。
+    返回：
+        同一个 model。
+    异常：
+        ValueError: keep 不在 1 到 L − 1 之间，或 prepare_heads 做不了。
+    来源：微调前重新初始化上面几层，见 Zhang 等（2021）；首次实现：08_clm_finetuning。
+    """
+    layers = model.config.num_hidden_layers
+    if not 1 <= keep < layers:
+        raise ValueError(f"keep={keep} 不行：模型有 {layers} 层，留下的层数要在 1 到 {layers - 1} 之间。")
+    kept = ("bert.embeddings.", "cls.predictions.bias", "cls.predictions.decoder.",
+            *(f"bert.encoder.layer.{i}." for i in range(keep)))
+    fresh = prepare_heads(type(model)(model.config)).state_dict()
+    model.load_state_dict({name: w for name, w in fresh.items() if not name.startswith(kept)}, strict=False)
+    return model
 
 
 def _sizes(model: PreTrainedModel) -> tuple[int, int, list[int]]:
@@ -113,7 +139,8 @@ def copy_heads(model: PreTrainedModel, gain: float = 2.0) -> PreTrainedModel:
     first, second = (layer.attention for layer in model.bert.encoder.layer[:2])
     width, head_size, shifts = _sizes(model)
     pairs = FOLLOW if model.config.is_decoder else SAME + FOLLOW
-    names = [OWN, COPIED, *(shift for shift in shifts if any(shift in pair for pair in pairs))]
+    used = {name for pair in pairs for name in pair} & {OWN, *shifts}
+    names = [name for name in BLOCKS if name == COPIED or name in used]
     size = min(head_size, (width - head_size) // len(names))                                # b
     block = {name: slice(width - (n + 1) * size, width - n * size) for n, name in enumerate(names)}
     eye = torch.eye(size, device=first.self.query.weight.device)                            # (b, b)

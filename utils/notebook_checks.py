@@ -161,5 +161,5 @@ def render_results(folder: Path) -> str:
             rows.append(f"| {cell_text(r['name'])} | {number(r['value'])} | {cell_text(r['unit'])} "
                         f"| {r['preset']} | {r['device']} |")
         parts.append("\n".join(rows) + "\n")
-        parts.append("版本：" + ",".join(f"{k} {v}" for k, v in course["versions"].items()) + "。\n")
+        parts.append("版本：" + "，".join(f"{k} {v}" for k, v in course["versions"].items()) + "。\n")
     return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""运行、构建、检查 notebook:`python -m utils.notebooks run|build|check|results [NN …]`。
+"""运行、构建、检查 notebook：`python -m utils.notebooks run|build|check|results [NN …]`。
 
 notebooks/src/NN_name.py 是唯一的源（jupytext py:percent）；notebooks/NN_name.ipynb 只由 build 写出。
 执行见 notebook_execution.py，清理输出见 notebook_cleaning.py，检查见 notebook_checks.py。

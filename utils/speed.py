@@ -62,6 +62,8 @@ def measure_speed(preset: Preset, tokenizer: PreTrainedTokenizerFast, device: to
         torch.manual_seed(0)
         docs = encode_docs(generate("train", max(64, preset.batch_size)), tokenizer, preset.max_len)
         model = BertForMaskedLM(bert_config(preset, tokenizer)).to(device).train()
+        if device.type == "cpu":
+            model.set_attn_implementation("eager")            # 与 utils.training.train 相同
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=device.type != "mps")
         rows = sorted(docs, key=lambda row: row["length"])
         collate = mlm_collator(tokenizer, seed=0)
@@ -70,7 +72,7 @@ def measure_speed(preset: Preset, tokenizer: PreTrainedTokenizerFast, device: to
             at = round(part * (len(rows) - n))                # 长度相近的 n 篇放在一批，与训练时的分桶相同
             batch = {k: v.to(device) for k, v in collate(rows[at:at + n]).items()}
             began = clock()
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or preset.bf16):
                 loss = model(**batch).loss
             loss.backward()
             optimizer.step()

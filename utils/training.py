@@ -195,7 +195,7 @@ def training_arguments(folder: Path, steps: int, preset: Preset, device: torch.d
         folder: Trainer 的工作文件夹。
         steps: 步数。
         preset: batch_size 与学习率取自这里。
-        device: 设备；只有 cuda 用 bf16。
+        device: 设备；cuda 总用 bf16，CPU 看 preset.bf16。
         seed: 随机种子。
     """
     return TrainingArguments(
@@ -203,7 +203,7 @@ def training_arguments(folder: Path, steps: int, preset: Preset, device: torch.d
         learning_rate=preset.lr, lr_scheduler_type="linear", warmup_steps=max(1, steps // 10),
         weight_decay=0.01, max_grad_norm=1.0, optim="adamw_torch_fused" if device.type != "mps" else "adamw_torch",
         train_sampling_strategy="group_by_length", length_column_name="length", remove_unused_columns=False,
-        bf16=device.type == "cuda", use_cpu=device.type == "cpu", seed=seed, data_seed=seed,
+        bf16=device.type == "cuda" or preset.bf16, use_cpu=device.type == "cpu", seed=seed, data_seed=seed,
         logging_steps=max(1, steps // 50), save_strategy="no", report_to="none", disable_tqdm=True,
         dataloader_pin_memory=device.type == "cuda",
     )
@@ -231,6 +231,9 @@ def train(model: PreTrainedModel, encoded: Dataset, collate: Callable, args: Tra
     trainer = Trainer(model=model, args=args, train_dataset=encoded, data_collator=collate,
                       callbacks=[recorder, progress])
     trainer.remove_callback(PrinterCallback)
+    attention = model.config._attn_implementation
+    if args.use_cpu:
+        model.set_attn_implementation("eager")            # CPU 上的 SDPA 用 bf16 时慢得多，用 float32 时一样快
     started = time.perf_counter()
     try:
         trainer.train()
@@ -238,5 +241,6 @@ def train(model: PreTrainedModel, encoded: Dataset, collate: Callable, args: Tra
         history.interrupted = True
         print(f"已在第 {trainer.state.global_step} 步停下。模型保留到这一步学到的一切；想从头再练，重新运行建模的格子。")
     history.seconds = time.perf_counter() - started
+    model.set_attn_implementation(attention)
     model.eval()
     return history

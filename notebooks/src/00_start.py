@@ -88,7 +88,7 @@ from utils.environment import PRESETS
 from utils.training import bert_config
 
 mlm, tokenizer, source = load_checkpoint("mlm", BertForMaskedLM, preset=lesson.preset, prefer="shipped")
-for p in PRESETS.values():
+for p in (PRESETS | {lesson.preset.name: lesson.preset}).values():
     with torch.device("meta"):                # meta 设备：只算形状，不占内存
         size = BertForMaskedLM(bert_config(p, tokenizer)).num_parameters() / 1e6
     here = "  ← 你的预设" if p.name == lesson.preset.name else ""
@@ -104,6 +104,8 @@ why = "找到了 NVIDIA GPU" if torch.cuda.is_available() else "没有 NVIDIA GP
 if chosen:
     why = f"环境变量 COURSE_PRESET={chosen}"
 print(f"预设是 {lesson.preset.name}：{why}。设备是 {lesson.device.type}。")
+if lesson.preset.bf16:
+    print("这块 CPU 做 bf16 的矩阵乘法很快，所以训练用 bf16，步数加倍，用时不变。")
 
 # %% [markdown]
 # ## 3 在这台机器上，重的 notebook 要多久？
@@ -128,11 +130,11 @@ lesson.record("训练速度（机器空闲时）", speed.tokens_per_second / fre
 
 # %% [markdown]
 # 词元（token）是模型眼里文字的最小单位，在这门课的模型里，一个汉字就是一个词元。
-# 08 除了正式训练，还有两次短的对照，所以多算两成。
+# 08 除了正式训练，还有三次短的对照，所以多算四分之一。
 
 # %%
 minutes = {"06 预训练": speed.minutes(preset.mlm_steps, preset),
-           "08 微调": speed.minutes(1.2 * preset.clm_steps, preset)}
+           "08 微调": speed.minutes(1.25 * preset.clm_steps, preset)}
 for name, value in minutes.items():
     print(f"{name}：{minutes_text(value * free)}")
     lesson.record(f"{name}的训练用时（估计）", value * free, "分钟")

@@ -76,11 +76,11 @@ T = len(tokens)
 print(f"{text}\nT = {T}：{' '.join(tokens)}")
 
 # %% [markdown]
-# 每个词元先变成一个 C 维向量。这里取模型第 1 层的输入，也就是第 0 层的输出：
+# 每个词元先变成一个 C 维向量。这里取模型第 2 层的输入，也就是第 1 层的输出：
 # 此时的向量已经带上了字义和位置。**层和头的编号都从 0 起，和 Python 一致。**
 
 # %%
-LAYER = 1
+LAYER = 2
 with torch.no_grad():
     states = model(**inputs, output_hidden_states=True).hidden_states
 x = states[LAYER][0]                                             # (T, C)
@@ -177,14 +177,15 @@ print("循环与矩阵：相等")
 # | 值（value）$v$ | 找到我之后，我给你什么 | 书里的内容 |
 #
 # 这些矩阵不用我们编：模型里有练好的。一层有 H 个头，每个头各有一套，下面先取其中一个头。
-# 取哪个头都行；为了图好看，让程序挑看得最集中的那个。
+# 取哪个头都行；为了图好看，让程序挑一个看别人看得最集中的（对角线是看自己，不算）。
 
 # %%
 from utils.attention import get_attentions
 
 found = get_attentions(model, tokenizer, text)                   # found.weights: (L, H, T, T)
 inner = found.weights[LAYER, :, 1:-1, 1:-1]                      # 去掉 [CLS] 和 [SEP]: (H, T-2, T-2)
-HEAD = inner.amax(-1).mean(-1).argmax().item()
+others = inner * (1 - torch.eye(T - 2))                          # 对角线清零
+HEAD = others.amax(-1).mean(-1).argmax().item()
 H = found.heads
 D = C // H
 print(f"层 {LAYER} 有 {H} 个头，每个头 {D} 维；先看头 {HEAD}")
@@ -209,7 +210,7 @@ print("q、k、v 的形状", tuple(q.shape), tuple(k.shape), tuple(v.shape))
 #
 # $$\mathrm{Attention}(Q,K,V) = \mathrm{softmax}\!\left(\frac{QK^\top}{\sqrt{D}}\right)V$$
 #
-# 这就是 Vaswani 等人 2017 年论文里的式 （1）。
+# 这就是 Vaswani 等人 2017 年论文里的式（1）。
 
 # %%
 S_qk = q @ k.T / math.sqrt(D)                                    # (T, D) x (D, T) -> (T, T)

@@ -273,7 +273,7 @@ print(f"手写 {loss:.4f}，库 {output.loss:.4f}")
 # 损失 5.0 好不好？要看和谁比。两条最便宜的参照：
 #
 # - **均匀猜测**：每个字概率都是 $1/V$，损失 $\ln V$。
-# - **一元模型**(unigram)：不看上下文，只按训练集里的字频猜。
+# - **一元模型**（unigram）：不看上下文，只按训练集里的字频猜。
 #
 # 任何声称「学到了上下文」的模型，都必须明显低于一元模型。
 
@@ -315,7 +315,7 @@ args = TrainingArguments(
     warmup_steps=max(1, preset.mlm_steps // 10), weight_decay=0.01, max_grad_norm=1.0,
     optim="adamw_torch" if device.type == "mps" else "adamw_torch_fused",
     train_sampling_strategy="group_by_length", length_column_name="length", remove_unused_columns=False,
-    bf16=device.type == "cuda", use_cpu=device.type == "cpu", seed=lesson.seed, data_seed=lesson.seed,
+    bf16=device.type == "cuda" or preset.bf16, use_cpu=device.type == "cpu", seed=lesson.seed, data_seed=lesson.seed,
     logging_steps=max(1, preset.mlm_steps // 50), save_strategy="no", report_to="none", disable_tqdm=True,
     dataloader_pin_memory=device.type == "cuda")
 
@@ -551,7 +551,7 @@ print("已存好：", "、".join(sorted(path.name for path in folder.iterdir()))
 #
 # ## 练习
 #
-# **1. 预测一下（★,3 分钟）** 把训练的遮盖率提到 60%，验证损失（仍按 15% 遮盖评估）会变高还是变低？先写下你的猜测，
+# **1. 预测一下（★，3 分钟）** 把训练的遮盖率提到 60%，验证损失（仍按 15% 遮盖评估）会变高还是变低？先写下你的猜测，
 # 再把训练那一格的 `preset.mask_rate` 改成 0.6，重新建模、训练。
 #
 # <details><summary>参考答案</summary>
@@ -571,7 +571,7 @@ print("已存好：", "、".join(sorted(path.name for path in folder.iterdir()))
 #
 # </details>
 #
-# **3. 找错（★★,5 分钟）** 有人把 `labels[~chosen] = -100` 写漏了。损失会变高还是变低？模型会学成什么？
+# **3. 找错（★★，5 分钟）** 有人把 `labels[~chosen] = -100` 写漏了。损失会变高还是变低？模型会学成什么？
 #
 # <details><summary>参考答案</summary>
 #

@@ -552,7 +552,7 @@ from utils.generation import complete
 novelist, its_tokenizer, source = load_checkpoint("clm", BertLMHeadModel, prefer="shipped", is_decoder=True)
 print(source, "\n")
 
-ways = {"贪心": {}, "τ = 0.7": dict(temperature=0.7, seed=1), "τ = 1.0,top-p 0.9": dict(top_p=0.9, seed=2),
+ways = {"贪心": {}, "τ = 0.7": dict(temperature=0.7, seed=1), "τ = 1.0，top-p 0.9": dict(top_p=0.9, seed=2),
         "τ = 1.5": dict(temperature=1.5, seed=3)}
 for name, how in ways.items():
     print(f"【{name}】{complete(novelist, its_tokenizer, '今天是个', **how)}\n")
