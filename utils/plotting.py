@@ -115,5 +115,5 @@ def loss_curve(curves: dict[str, tuple[Sequence[float], Sequence[float]]], basel
     for i, (name, y) in enumerate(baselines.items()):
         ax.axhline(y, color="#555555", linestyle=["--", ":", "-."][i % 3], label=f"{name} {y:.2f}")
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
-    ax.legend(frameon=False)
+    ax.legend(facecolor="white", edgecolor="none", framealpha=0.9)       # 底是白的，虚线不会穿过字
     return ax

@@ -130,11 +130,11 @@ lesson.record("训练速度（机器空闲时）", speed.tokens_per_second / fre
 
 # %% [markdown]
 # 词元（token）是模型眼里文字的最小单位，在这门课的模型里，一个汉字就是一个词元。
-# 08 除了正式训练，还有三次短的对照，所以多算四分之一。
+# 08 除了正式训练，还有三次短的对照，所以多算两成。
 
 # %%
 minutes = {"06 预训练": speed.minutes(preset.mlm_steps, preset),
-           "08 微调": speed.minutes(1.25 * preset.clm_steps, preset)}
+           "08 微调": speed.minutes(1.2 * preset.clm_steps, preset)}
 for name, value in minutes.items():
     print(f"{name}：{minutes_text(value * free)}")
     lesson.record(f"{name}的训练用时（估计）", value * free, "分钟")

@@ -76,11 +76,11 @@ T = len(tokens)
 print(f"{text}\nT = {T}：{' '.join(tokens)}")
 
 # %% [markdown]
-# 每个词元先变成一个 C 维向量。这里取模型第 2 层的输入，也就是第 1 层的输出：
+# 每个词元先变成一个 C 维向量。这里取模型第 0 层的输入，也就是嵌入层的输出：
 # 此时的向量已经带上了字义和位置。**层和头的编号都从 0 起，和 Python 一致。**
 
 # %%
-LAYER = 2
+LAYER = 0
 with torch.no_grad():
     states = model(**inputs, output_hidden_states=True).hidden_states
 x = states[LAYER][0]                                             # (T, C)
@@ -228,13 +228,15 @@ def asymmetry(s):
     return ((s - s.T).abs().mean() / s.abs().mean()).item()
 
 for name, s, w in (("x 与 x", S, W), ("q 与 k", S_qk, W_qk)):
-    print(f"{name}：对角线平均权重 {w.diagonal().mean():.3f}，不对称程度 {asymmetry(s):.3f}")
+    offset = (w.argmax(-1) - torch.arange(T)).mode().values
+    print(f"{name}：对角线平均权重 {w.diagonal().mean():.3f}，不对称程度 {asymmetry(s):.3f}，最常看的相对位置 {offset:+d}")
 assert W_qk.diagonal().mean() < W.diagonal().mean() and asymmetry(S_qk) > asymmetry(S)
 lesson.record("对角线平均权重（x·x）", W.diagonal().mean())
 lesson.record("对角线平均权重（q·k）", W_qk.diagonal().mean())
 
 # %% [markdown]
-# 再画出来对比。左边像一条对角线，谁都只看自己；右边才有内容。（两张图的颜色各以自己的最大值为最深。）
+# 再画出来对比。左边像一条对角线，谁都只看自己；右边的线挪开了，看的是别人：上面的「相对位置」说的就是挪到了哪里
+# （+1 是右边那个字，−1 是左边那个字）。（两张图的颜色各以自己的最大值为最深。）
 
 # %%
 from utils.plotting import COLORS, heatmap

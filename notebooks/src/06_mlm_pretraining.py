@@ -483,9 +483,8 @@ p = [groups[0][n] / groups[1][n] for n in names]
 error = [1.96 * (q * (1 - q) / groups[1][n]) ** 0.5 for q, n in zip(p, names, strict=True)]
 fig, ax = plt.subplots(figsize=(7, 2.8))
 ax.barh(names, p, xerr=error, capsize=3)
-ax.axvline(accuracy, color="#555555", linestyle="--", label=f"总体 {accuracy:.2f}")
-ax.set(title="被盖住的词元，猜对的比例", xlabel="准确率", xlim=(0, 1))
-_ = ax.legend(frameon=False)
+ax.axvline(accuracy, color="#555555", linestyle="--")
+_ = ax.set(title=f"被盖住的词元，猜对的比例（虚线是总体 {accuracy:.2f}）", xlabel="准确率", xlim=(0, 1))
 
 # %% [markdown]
 # 第 4 节摆好的抄写头，学会抄写了吗？同样的字写两遍，再量一次：第二遍的字，分给第一遍同一处的权重。
