@@ -12,7 +12,6 @@ import math
 import os
 import sys
 import tempfile
-import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import nbformat
 from utils.notebook_checks import check, medians, render_results, size_limit, source_files
 from utils.notebook_cleaning import clean
 from utils.notebook_execution import Failure, Result, execute
+from utils.text_table import pad, width
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -42,16 +42,6 @@ def choose(words: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
 
 
 # ---------------------------------------------------------------- 表
-
-
-def width(text: str) -> int:
-    """终端里占几列：汉字和全角标点占两列。"""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def pad(text: str, columns: int, right: bool = False) -> str:
-    gap = " " * max(0, columns - width(text))
-    return gap + text if right else text + gap
 
 
 def table(results: list[Result]) -> str:
