@@ -107,7 +107,11 @@ def test_floor_of_the_corpus_is_learnable_and_not_trivial(small):
 
 @pytest.mark.parametrize("call, words", [
     (lambda: load_corpus("hub"), ["不认识的语料来源", "hub", "bundled"]),
+    (lambda: load_corpus("articles:x"), ["不认识的语料来源", "articles:x"]),
+    (lambda: load_corpus(None), ["不认识的语料来源", "None"]),
     (lambda: load_corpus(n_docs=99), ["n_docs=99", "100"]),
+    (lambda: load_corpus(n_docs=True), ["n_docs", "正整数", "True"]),
+    (lambda: load_corpus(encoding="gbk"), ["bundled", "没有这样的选项：encoding"]),
     (lambda: floor(generate("test", 2), "title"), ["part", "title"]),
 ])
 def test_errors_are_in_chinese(call, words):

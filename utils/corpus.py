@@ -1,4 +1,4 @@
-"""语料：课程自带的虚构地方新闻，下限（floor）精确可知。
+"""语料：课程自带的虚构地方新闻，下限（floor）精确可知；同一个 load_corpus 也装载手写文章、自己的文件和 hub 上的数据集。
 
 `python -m utils.corpus stats` 打印语料的统计（JSON）；`python -m utils.corpus show 5` 打印几篇样例。
 """
@@ -54,20 +54,53 @@ def generate(split: str, n_docs: int, seed: int = 2026) -> Dataset:
     return Dataset.from_list(rows).select_columns(list(COLUMNS))
 
 
-def load_corpus(source: str = "bundled", n_docs: int = 20000, seed: int = 2026) -> DatasetDict:
+_OPTIONS = {"bundled": (), "articles": (), "files": ("columns", "encoding", "split_by", "on_error"),
+            "hub": ("columns", "subset", "revision", "split", "streaming", "on_error")}
+
+
+def load_corpus(source: str = "bundled", n_docs: int | None = None, seed: int = 2026, **options) -> DatasetDict:
     """载入语料，分成 train、validation、test。
 
     参数：
-        source: 目前只有 "bundled"（课程自带的虚构新闻）。
-        n_docs: 三部分合计的篇数，至少 100；验证与测试各占 1/20，最多各 1,000 篇。
-        seed: 随机种子。
+        source: 四选一。
+            "bundled"：课程自带的虚构新闻，现场生成；
+            "articles"：课程自带的手写文章（utils/articles.py）；
+            "files:路径"：自己的文件，txt、jsonl、csv、tsv、parquet（utils/files.py）；
+            "hub:名字"：hub 上的数据集，要联网（utils/hub.py）。
+        n_docs: 三部分合计的篇数。"bundled" 至少 100，不写是 20,000；其余来源是最多读多少篇，不写是全部
+            （hub 用 streaming=True 时不写是 20,000）。
+        seed: 随机种子；对真数据，它决定怎样分三部分。
+        **options: 各来源自己的选项。files：columns、encoding、split_by、on_error；
+            hub：columns、subset、revision、split、streaming、on_error。意思见 load_files、load_hub 的说明。
     返回：
-        DatasetDict；每篇有 id、category、schema、title、intro、body、nats_title、nats_intro、nats_body、facts(JSON)。
+        DatasetDict；每篇至少有 id、category、title、intro、body，缺的是空串。"bundled" 另有 schema、nats_title、nats_intro、
+        nats_body、facts(JSON)，"articles" 另有 style。验证与测试各占 1/20，最多各 1,000 篇；真数据按内容的哈希分，
+        内容相同的文档必在同一部分。
     异常：
-        ValueError: 不认识的 source，或 n_docs 太小。
+        ValueError: 不认识的 source 或选项、n_docs 不对，或数据有问题；说明里写着怎么办。
     """
-    if source != "bundled":
-        raise ValueError(f"不认识的语料来源「{source}」。目前可用的是 \"bundled\"。")
+    kind, colon, name = source.partition(":") if isinstance(source, str) else ("", "", "")
+    if kind not in _OPTIONS or bool(colon) != (kind in ("files", "hub")):
+        raise ValueError(f"不认识的语料来源「{source}」。可以写 \"bundled\"、\"articles\"、\"files:路径\" 或 \"hub:名字\"。")
+    unknown = [o for o in options if o not in _OPTIONS[kind]]
+    if unknown:
+        usable = f"可以用的有：{'、'.join(_OPTIONS[kind])}" if _OPTIONS[kind] else "它没有别的选项"
+        raise ValueError(f"来源「{kind}」没有这样的选项：{'、'.join(unknown)}。{usable}。")
+    if n_docs is not None and (type(n_docs) is not int or n_docs < 1):
+        raise ValueError(f"n_docs 要是正整数，得到的是 {n_docs!r}。")
+    if kind == "bundled":
+        return _bundled(20000 if n_docs is None else n_docs, seed)
+    if kind == "articles":
+        from utils.articles import load_articles
+        return load_articles(n_docs, seed)
+    if kind == "files":
+        from utils.files import load_files
+        return load_files(name, n_docs, seed, **options)
+    from utils.hub import load_hub
+    return load_hub(name, n_docs, seed, **options)
+
+
+def _bundled(n_docs: int, seed: int) -> DatasetDict:
     if n_docs < 100:
         raise ValueError(f"n_docs={n_docs} 太小，三个部分分不开。请至少用 100。")
     held = min(1000, n_docs // 20)
