@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import traceback
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -281,6 +282,31 @@ def test_options_are_checked_before_anything_is_fetched(call, words):
         call()
     assert all(word in str(error.value) for word in words), error.value
     assert TOKEN not in str(error.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ConnectionError, KeyError, ValueError])
+def test_what_the_library_says_never_reaches_the_traceback(error):
+    """库的报错里若带着请求头，令牌也不能随「During handling…」一起打印出来。"""
+    from utils.hub import _in_chinese
+    try:
+        with _in_chinese("a/b", None):
+            raise error(f"Illegal header value b'Bearer {TOKEN}'")
+    except ValueError as ours:
+        assert "a/b" in str(ours) or "连不上" in str(ours)
+        assert TOKEN not in "".join(traceback.format_exception(ours))
+    else:
+        pytest.fail("错误被吞掉了")
+
+
+def test_datasets_offline_alone_is_enough(monkeypatch):
+    """只设了 HF_DATASETS_OFFLINE 时也说是离线，不去连。"""
+    from utils import hub
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match="离线模式"):
+        load_corpus("hub:course/plain")
 
 
 def test_a_folder_of_the_same_name_is_refused(tmp_path, monkeypatch):
