@@ -132,9 +132,11 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = _answer
 
     def _open(self, kind: str, name: str, revision: str, download: bool) -> tuple[str, dict[str, bytes]] | None:
-        """（提交号，文件）；没有、没有权限、没有这个版本时自己应答，返回 None。"""
+        """（提交号，文件）；改了名、没有、没有权限、没有这个版本时自己应答，返回 None。"""
         repo = self.standin.repos.get((kind, name))
-        if self.token and self.token not in {r.token for r in self.standin.repos.values()}:
+        if name in self.standin.renamed:
+            self._send(307, Location=self.path.replace(name, self.standin.renamed[name]))
+        elif self.token and self.token not in {r.token for r in self.standin.repos.values()}:
             self._fail(401, "", "Invalid credentials in Authorization header")
         elif repo is None or repo.token and not repo.gated and self.token != repo.token:
             self._fail(404 if self.token else 401, "RepoNotFound", "Repository not found")
@@ -154,8 +156,6 @@ class Handler(BaseHTTPRequestHandler):
         owner, repo, *more = rest.split("/")
         name, (what, revision, *folder) = f"{owner}/{repo}", more or ("", "main")
         inside = "/".join(folder)
-        if name in self.standin.renamed:
-            return self._send(307, Location=self.path.replace(name, self.standin.renamed[name]))
         opened = self._open(kind, name, revision, download=False)
         if opened is None:
             return None
@@ -178,8 +178,6 @@ class Handler(BaseHTTPRequestHandler):
         return self._fail(404, "NotFound", "not in the stand-in")
 
     def _resolve(self, kind: str, name: str, revision: str, path: str) -> None:
-        if name in self.standin.renamed:
-            return self._send(307, Location=self.path.replace(name, self.standin.renamed[name]))
         opened = self._open(kind, name, revision, download=True)
         if opened is None:
             return None
