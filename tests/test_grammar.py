@@ -91,6 +91,33 @@ def test_compound_lexicon_multiplies(tmp_path):
     assert person == pytest.approx({"李芳": 1 / 3, "李强": 1 / 3, "王芳": 1 / 6, "王强": 1 / 6})
 
 
+def test_new_names_are_only_drawn_when_asked(tmp_path):
+    fruit = FRUIT + "@new\n橙 量=只\n柚 量=只\n"
+    grammar = write(tmp_path, TINY, fruit=fruit)
+    table, renewed = grammar.lexicons["fruit"], Grammar(tmp_path, new_names=True).lexicons["fruit"]
+    assert table.words == ["苹果", "葡萄", "枣"] and renewed.words == ["橙", "柚"]
+    assert renewed.probability == pytest.approx({"橙": 2 / 3, "柚": 1 / 3}) and renewed.renewed().words == table.words
+    assert table.log_p("橙", set()) == -math.inf and renewed.log_p("枣", set()) == -math.inf
+    assert list(table.at("橙子", 0)) == ["橙"]                          # 读的时候两种都认得
+    intro = "橙很甜\uff0c有2只\u3002"
+    assert grammar.parse(intro) == [] and len(Grammar(tmp_path, new_names=True).parse(intro)) == 1
+
+
+def test_new_names_of_a_compound(tmp_path):
+    grammar = write(tmp_path, TINY, fruit=FRUIT, surname="@zipf 1\n李\n王", given="芳\n@new\n兰\n梅",
+                    person="@type 人物\n@compound {surname}{given}")
+    person = grammar.lexicons["person"]
+    assert person.kind == "人物" and person.words == ["李芳", "王芳"] and not person.written
+    assert person.renewed().probability == pytest.approx({"李兰": 1 / 3, "李梅": 1 / 3, "王兰": 1 / 6, "王梅": 1 / 6})
+
+
+def test_lexicon_types(tmp_path):
+    grammar = write(tmp_path, TINY, fruit="@type 作品\n" + FRUIT)
+    schema = grammar.schemas[0]
+    assert [grammar.kind_of(schema, name) for name in ("x", "n", "m", "mood")] == ["作品", "数量", "数量", "说法"]
+    assert grammar.forms_of(schema, "n", "4") == ["4", "四"]
+
+
 # ---- 生成与解析
 def enumerate_nodes(grammar, schema, nodes, values):
     """另写一遍的穷举：一段语法树能写出的全部 （文字，变量的值，概率）。不借用 sample 和 parse。"""
@@ -246,6 +273,8 @@ READ_ERRORS = {
     "不认识的指令": (schema_with("x = fruit"), {"fruit": "@zip 3\n枣"}, ["fruit.txt", "@zip"]),
     "zipf 没有写数": (schema_with("x = fruit"), {"fruit": "@zipf\n枣"}, ["fruit.txt", "@zipf"]),
     "zipf 不是正数": (schema_with("x = fruit"), {"fruit": "@zipf 0\n枣"}, ["fruit.txt", "@zipf 0"]),
+    "不认识的类型": (schema_with("x = fruit"), {"fruit": "@type 水果\n枣"}, ["fruit.txt", "@type", "人物"]),
+    "新名字与旧的重复": (schema_with("x = fruit"), {"fruit": "枣\n@new\n枣"}, ["fruit", "重复", "枣"]),
     "属性没有等号": (schema_with("x = fruit"), {"fruit": "枣 颗"}, ["fruit.txt", "枣 颗"]),
     "拼的词表不存在": (schema_with("x = fruit"), {"person": "@compound {surname}"}, ["person.txt", "surname"]),
 }

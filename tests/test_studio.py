@@ -38,7 +38,9 @@ def test_article_html_on_the_corpus():
     good = S.article_html(row["intro"], row["body"])
     assert "✓" in good and "✗" not in good and "写错 0 处，遗漏 0 处" in good
     strange = S.article_html("<i>随便写的一句</i>", "正文")
-    assert "没法核对" in strange and "<i>" not in strange
+    assert "没有可核对的事实" in strange and "<i>" not in strange
+    literal = S.article_html("<i>3月5日</i>的事", "3月5日下雨")
+    assert "只按字面核对：守住 1 处" in literal and "<i>" not in literal
 
 
 def test_studio_writes_the_same_as_complete(made):

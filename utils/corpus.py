@@ -20,18 +20,19 @@ from utils.grammar import Derivation, Grammar
 COLUMNS = ("id", "category", "schema", "title", "intro", "body", "nats_title", "nats_intro", "nats_body", "facts")
 
 
-@lru_cache(maxsize=1)
-def news_grammar() -> Grammar:
-    """课程自带的新闻语法（读一次就记住）。"""
-    return Grammar(DATA / "news")
+@lru_cache(maxsize=2)
+def _read_grammar(new_names: bool) -> Grammar:
+    return Grammar(DATA / "news", new_names)
 
 
-def _type(variable) -> str:
-    return variable.spec if variable.kind == "lex" else variable.kind
+def news_grammar(new_names: bool = False) -> Grammar:
+    """课程自带的新闻语法（读一次就记住）。new_names 为真时，地点、人名等专名全换成平时抽不到的新名字。"""
+    return _read_grammar(new_names)
 
 
-def _row(identity: str, d: Derivation) -> dict:
-    facts = [{"name": name, "value": value, "type": _type(d.schema.variables[name]),
+def _row(identity: str, d: Derivation, grammar: Grammar) -> dict:
+    facts = [{"name": name, "value": value, "type": grammar.kind_of(d.schema, name),
+              "forms": grammar.forms_of(d.schema, name, value),
               "in": [part for part in ("intro", "body", "title") if name in d.seen[part]]}
              for name, value in d.values.items()]
     return {"id": identity, "category": d.schema.category, "schema": d.schema.name, **d.texts,
@@ -42,15 +43,16 @@ def generate(split: str, n_docs: int, seed: int = 2026) -> Dataset:
     """生成一个部分（split）的前 n_docs 篇。同样的 seed 和 split，前面的文档总是一样。
 
     参数：
-        split: "train"、"validation" 或 "test"；各用自己的随机数流。
+        split: "train"、"validation"、"test" 或 "test_new_names"；各用自己的随机数流。最后一个里的专名（地点、人名、
+            机构、队伍、作品）在其余三个里从不出现。
         n_docs: 篇数。
         seed: 随机种子。
     返回：
         Dataset，列见 COLUMNS；nats_* 是各段的精确 −log p（奈特）。
     """
     rng = Random(f"{seed}/{split}")
-    grammar = news_grammar()
-    rows = [_row(f"{split}-{i:05d}", grammar.sample(rng)) for i in range(n_docs)]
+    grammar = news_grammar(new_names=split == "test_new_names")
+    rows = [_row(f"{split}-{i:05d}", grammar.sample(rng), grammar) for i in range(n_docs)]
     return Dataset.from_list(rows).select_columns(list(COLUMNS))
 
 
@@ -59,7 +61,7 @@ _OPTIONS = {"bundled": (), "articles": (), "files": ("columns", "encoding", "spl
 
 
 def load_corpus(source: str = "bundled", n_docs: int | None = None, seed: int = 2026, **options) -> DatasetDict:
-    """载入语料，分成 train、validation、test。
+    """载入语料，分成 train、validation、test；"bundled" 另有 test_new_names，篇数与 test 相同，专名全是训练时没见过的。
 
     参数：
         source: 四选一。
@@ -67,7 +69,7 @@ def load_corpus(source: str = "bundled", n_docs: int | None = None, seed: int = 
             "articles"：课程自带的手写文章（utils/articles.py）；
             "files:路径"：自己的文件，txt、jsonl、csv、tsv、parquet（utils/files.py）；
             "hub:名字"：hub 上的数据集，要联网（utils/hub.py）。
-        n_docs: 三部分合计的篇数。"bundled" 至少 100，不写是 20,000；其余来源是最多读多少篇，不写是全部
+        n_docs: 三部分合计的篇数（test_new_names 不算在内）。"bundled" 至少 100，不写是 20,000；其余来源是最多读多少篇，不写是全部
             （hub 用 streaming=True 时不写是 20,000）。
         seed: 随机种子；对真数据，它决定怎样分三部分。
         **options: 各来源自己的选项。files：columns、encoding、split_by、on_error；
@@ -105,7 +107,7 @@ def _bundled(n_docs: int, seed: int) -> DatasetDict:
         raise ValueError(f"n_docs={n_docs} 太小，三个部分分不开。请至少用 100。")
     held = min(1000, n_docs // 20)
     sizes = {"train": n_docs - 2 * held, "validation": held, "test": held}
-    return DatasetDict({split: generate(split, n, seed) for split, n in sizes.items()})
+    return DatasetDict({split: generate(split, n, seed) for split, n in (sizes | {"test_new_names": held}).items()})
 
 
 def floor(docs: Dataset, part: str = "body") -> dict[str, float]:
@@ -117,7 +119,8 @@ def floor(docs: Dataset, part: str = "body") -> dict[str, float]:
         docs: load_corpus 的一个部分。
         part: "body" 表示「已知导语，写正文」；"all" 表示从头写导语和正文。
     返回：
-        nats_per_token（奈特/词元）、bits_per_char（比特/字符）、nats_per_doc 及其 95% 置信区间半宽 ci95_per_doc。
+        nats_per_token（奈特/词元）、bits_per_char（比特/字符）、nats_per_doc（奈特/篇），以及后两者 95% 置信区间的半宽
+        ci95_bits_per_char、ci95_per_doc。
     异常：
         ValueError: part 不是 "body" 或 "all"。
     """
@@ -125,28 +128,49 @@ def floor(docs: Dataset, part: str = "body") -> dict[str, float]:
         raise ValueError(f"part 只能是 \"body\" 或 \"all\"，得到的是「{part}」。")
     pieces = ["body"] if part == "body" else ["intro", "body"]
     nats = [sum(row) for row in zip(*(docs[f"nats_{p}"] for p in pieces), strict=True)]
-    chars = sum(len(text) for p in pieces for text in docs[p])
-    tokens = chars + len(pieces) * len(nats)
-    spread = stdev(nats) if len(nats) > 1 else math.nan
-    return {"nats_per_token": sum(nats) / tokens, "bits_per_char": sum(nats) / math.log(2) / chars,
-            "nats_per_doc": fmean(nats), "ci95_per_doc": 1.96 * spread / math.sqrt(len(nats))}
+    chars = [sum(map(len, texts)) for texts in zip(*(docs[p] for p in pieces), strict=True)]
+    tokens = sum(chars) + len(pieces) * len(nats)
+    ratio = sum(nats) / sum(chars)
+    off = [n - ratio * c for n, c in zip(nats, chars, strict=True)]              # 比值的误差，用 delta 法估计
+    return {"nats_per_token": sum(nats) / tokens, "bits_per_char": ratio / math.log(2),
+            "nats_per_doc": fmean(nats), "ci95_per_doc": _half_width(nats),
+            "ci95_bits_per_char": _half_width(off) / fmean(chars) / math.log(2)}
 
 
-def stats(n_docs: int = 20000) -> dict:
-    """语料的统计：数据卡里的每个数都由这里算出。"""
+def _half_width(values: list[float]) -> float:
+    return 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def stats(n_docs: int = 60000) -> dict:
+    """语料的统计：数据卡里的每个数都由这里算出。
+
+    参数：
+        n_docs: 训练、验证、测试合计的篇数；test_new_names 也统计在 duplicates 里。
+    """
     corpus, grammar = load_corpus(n_docs=n_docs), news_grammar()
-    rows = [row for split in corpus.values() for row in split]
-    keys = [(row["intro"], row["body"]) for row in rows]
+    rows = [row for split, docs in corpus.items() if split != "test_new_names" for row in docs]
+    keys = [pair for docs in corpus.values() for pair in zip(docs["intro"], docs["body"], strict=True)]
+    seen = {split: set(zip(docs["intro"], docs["body"], strict=True)) for split, docs in corpus.items()}
     text = "".join(row["title"] + row["intro"] + row["body"] for row in rows)
-    words = {w for s in grammar.schemas for v in s.variables.values() if v.kind == "lex"
-             for w in grammar.lexicons[v.spec].words}
+    lexicons = [grammar.lexicons[name] for name in sorted({v.spec for s in grammar.schemas for v in s.variables.values()
+                                                           if v.kind == "lex"})]
+    words = {w for table in lexicons for w in table.words}
+    new = {w for table in lexicons for w, _, _ in table.new}
+    written = {w for table in grammar.lexicons.values() if table.written for w in table.words}
+    whole, body = floor(corpus["train"], "all"), floor(corpus["train"], "body")
     return {"documents": len(rows), "characters": len(text), "distinct_characters": len(set(text)),
+            "distinct_han": sum("\u4e00" <= c <= "\u9fff" for c in set(text)),
             "categories": len({s.category for s in grammar.schemas}), "schemas": len(grammar.schemas),
-            "lexicon": len(words), "entropy_bits_per_char": floor(corpus["train"], "all")["bits_per_char"],
-            "body_given_intro_bits_per_char": floor(corpus["train"], "body")["bits_per_char"],
+            "lexicon": len(words), "lexicon_written": len(written), "lexicon_new_names": len(new), "lexicon_files": len(lexicons),
+            "entropy_nats_per_doc": whole["nats_per_doc"], "entropy_nats_per_doc_ci95": whole["ci95_per_doc"],
+            "entropy_bits_per_char": whole["bits_per_char"], "entropy_bits_per_char_ci95": whole["ci95_bits_per_char"],
+            "body_given_intro_bits_per_char": body["bits_per_char"],
+            "body_given_intro_bits_per_char_ci95": body["ci95_bits_per_char"],
             "mean_intro_chars": fmean(len(r["intro"]) for r in rows),
             "mean_body_chars": fmean(len(r["body"]) for r in rows),
-            "max_pair_chars": max(len(r["intro"] + r["body"]) for r in rows), "duplicates": len(keys) - len(set(keys))}
+            "max_pair_chars": max(len(r["intro"] + r["body"]) for r in rows),
+            "duplicates": len(keys) - len(set(keys)),
+            "duplicates_between_splits": sum(map(len, seen.values())) - len(set().union(*seen.values()))}
 
 
 def main() -> None:
@@ -156,7 +180,7 @@ def main() -> None:
     parser.add_argument("n", nargs="?", type=int, default=None, help="stats：篇数；show：样例数")
     args = parser.parse_args()
     if args.command == "stats":
-        print(json.dumps(stats(args.n or 20000), ensure_ascii=False, indent=2))
+        print(json.dumps(stats(args.n or 60000), ensure_ascii=False, indent=2))
         return
     for row in generate("train", args.n or 5):
         print(f"【{row['category']} · {row['schema']}】{row['title']}\n导语：{row['intro']}\n正文：{row['body']}\n"

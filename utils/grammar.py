@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 
 from utils.lexicon import GrammarError, Lexicon, load_lexicons
+from utils.surface import surface_forms
 from utils.templates import PARTS, Schema, Variable, evaluate, load_schemas
 
 DIGITS = re.compile(r"0|[1-9][0-9]*")
@@ -46,12 +47,14 @@ class Grammar:
 
     参数：
         folder: 含 lexicon/ 与 schemas/ 的文件夹。
+        new_names: 为真时，凡留有新名字（@new）的词表都只抽新名字。
     异常：
         GrammarError: 文件写错。
     """
 
-    def __init__(self, folder: Path):
-        self.lexicons = load_lexicons(folder / "lexicon")
+    def __init__(self, folder: Path, new_names: bool = False):
+        lexicons = load_lexicons(folder / "lexicon")
+        self.lexicons = {name: table.renewed() for name, table in lexicons.items()} if new_names else lexicons
         self.schemas = load_schemas(folder / "schemas", self.lexicons)
         self.cumulative = list(accumulate(math.exp(s.log_p) for s in self.schemas))
 
@@ -126,6 +129,17 @@ class Grammar:
             return variable.spec
         return self.lexicons[variable.spec] if variable.kind == "lex" else None
 
+    def kind_of(self, schema: Schema, name: str) -> str:
+        """变量是哪一类事实：词表声明的类型；整数和算出来的是「数量」，就地列出的是「说法」。"""
+        kind = schema.variables[name].kind
+        return self.lexicons[schema.variables[name].spec].kind if kind == "lex" else "说法" if kind == "pick" else "数量"
+
+    def forms_of(self, schema: Schema, name: str, value: str) -> list[str]:
+        """变量取这个值时允许的全部写法，见 utils/surface.py。"""
+        lexicon = self.lexicon_of(schema, name)
+        aliases = lexicon.attributes.get(value, {}).get("又") if lexicon else None
+        return surface_forms(value, self.kind_of(schema, name), aliases)
+
     # ---- 解析：生成的逆运算
     def parse(self, intro: str, body: str | None = None) -> list[tuple[Schema, dict[str, str], float, float]]:
         """找出一段文字的全部推导。
@@ -178,7 +192,7 @@ class Grammar:
         else:
             lexicon, excluded = self.lexicon_of(schema, name), {values[v] for v in variable.excluded}
             for word in lexicon.at(text, pos):
-                if word not in excluded:
+                if word in lexicon.probability and word not in excluded:
                     yield pos + len(word), values | {name: word}, lexicon.log_p(word, excluded)
 
     # ---- 核对：正文按模式解析，但每处变量都可以是任何值

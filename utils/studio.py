@@ -49,18 +49,17 @@ def mark_facts(body: str, report: FactReport) -> str:
 
 
 def article_html(intro: str, body: str) -> str:
-    """一篇文章的 HTML：导语、着色的正文、一行结论。导语不合自带语料的写法时只显示，不核对。"""
-    try:
-        report = check_facts(intro, body)
-    except ValueError:
-        marked, verdict = html.escape(body), "这条导语不在自带语料的写法之内，没法核对事实。"
-    else:
-        marked = mark_facts(body, report)
-        counts = len(report.kept), len(report.contradicted), len(report.missing)
-        verdict = "守住 {} 处，写错 {} 处，遗漏 {} 处".format(*counts)
-        if report.missing:
-            verdict += "（遗漏：" + "、".join(value for _, value in report.missing) + "）"
-        verdict += "。" if report.well_formed else "；正文不合语料的写法。"
+    """一篇文章的 HTML：导语、着色的正文、一行结论。导语不合自带语料的写法时，只按字面核对，并照实说明。"""
+    report = check_facts(intro, body)
+    marked = mark_facts(body, report)
+    counts = len(report.kept), len(report.contradicted), len(report.missing)
+    verdict = "守住 {} 处，写错 {} 处，遗漏 {} 处".format(*counts)
+    if report.missing:
+        verdict += "（遗漏：" + "、".join(value for _, value in report.missing) + "）"
+    verdict += "。" if report.well_formed else "；正文不合语料的写法。"
+    if not report.intro_known:
+        verdict = f"这条导语不在自带语料的写法之内，只按字面核对：{verdict}" if sum(counts) else \
+            "这条导语不在自带语料的写法之内，里面也没有认得出的日期、数量和专名，没有可核对的事实。"
     return (f'<div style="{PAGE}margin:0 0 14px"><div><b>导语</b> {html.escape(intro)}</div>'
             f"<div><b>正文</b> {marked}</div><div><small>{html.escape(verdict)}</small></div></div>")
 

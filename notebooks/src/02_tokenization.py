@@ -83,6 +83,33 @@ natural = [
 print(len(natural), "句，", sum(map(len, natural)), "个字符")
 
 # %% [markdown]
+# 还有一份更长的自然文章：课程附带的 160 篇手写报道，也从不参与训练。把三样东西画出来：哪些字常用（字频随名次怎样下降），
+# 文章多长，各类别有多少篇。
+
+# %%
+from utils.corpus_figures import corpus_figure, rank_frequency
+
+articles = [row["intro"] + row["body"] for part in load_corpus("articles").values() for row in part]
+corpus_figure(corpus["train"], {"手写文章": articles});
+
+# %% [markdown]
+# 左图的虚线是**齐普夫定律（Zipf's law）**：第 r 名的词，次数与 1/r 成正比。词大致服从它，单字却不：前几百名降得慢，
+# 后面陡然下坠，因为常用的字要参加许多词。在双对数图上拟合第 10 到 300 名的斜率，看看与 −1 差多少：
+
+# %%
+import numpy as np
+
+for name, texts in {"自带语料": train, "手写文章": articles}.items():
+    rank, share = rank_frequency(texts)
+    slope = np.polyfit(np.log(rank[9:300]), np.log(share[9:300]), 1)[0]
+    half = int((share.cumsum() < 0.5).sum()) + 1
+    lesson.record(f"字频的斜率（{name}，第 10 到 300 名）", slope, "齐普夫定律是 −1")
+    print(f"{name}：{len(rank)} 个不同的汉字，前 {half} 个就占了全部文字的一半")
+    assert -1 < slope < -0.3
+
+# %% [markdown]
+# 自带的语料虽是语法生成的，字频的走势与自然文章相近。这条长尾就是分词的难处：少数字反复出现，多数字难得一见。
+#
 # ## 2 从字到字节：Unicode 与 UTF-8
 #
 # Unicode 给世界上每个字符一个编号，叫**码点**，写作 `U+` 加十六进制。Python 的 `ord` 就是查这个编号。
