@@ -51,7 +51,8 @@ def test_each_fault_is_reported(tmp_path, change, words):
 
 
 @pytest.mark.parametrize("text, count", [
-    ("好。坏！", 2), ("他说：“好。”", 1), ("他说：“好！真好。”大家笑了。", 2), ("“好，”他说。", 1), ("他问：“真的吗？”", 1), ("“真好！”他说。", 2), ("好", 0)])
+    ("好。坏！", 2), ("他说：“好。”", 1), ("他说：“好！真好。”大家笑了。", 2), ("“好，”他说。", 1), ("他问：“真的吗？”", 1),
+    ("“真好！”他说。", 2), ("好", 0)])
 def test_sentences(text, count):
     assert sentences(text) == count
 

@@ -231,3 +231,46 @@ def test_the_future_never_changes_the_past(tokenizer):
         assert not torch.equal(model(ids).logits[:, 25:], model(changed).logits[:, 25:])
         model = encoder(tokenizer)                                     # 编码器两边都看，当然会变
         assert not torch.equal(model(ids).logits[:, :25], model(changed).logits[:, :25])
+
+
+@pytest.mark.parametrize("shift", [True, False])
+def test_targets_only_is_the_same_loss_and_gradient(shift, encoded, tokenizer):
+    model = decoder(tokenizer) if shift else encoder(tokenizer)
+    collate = T.clm_collator(tokenizer) if shift else T.mlm_collator(tokenizer, seed=1)
+    batch = collate(list(encoded.select(range(6))))
+    model(**batch).loss.backward()
+    whole = {name: p.grad.clone() for name, p in model.named_parameters()}
+    expected, logits = model(**batch).loss, model(input_ids=batch["input_ids"]).logits
+    model.zero_grad()
+    with T.targets_only(model, shift):
+        loss = model(**batch).loss
+        loss.backward()
+        torch.testing.assert_close(model(input_ids=batch["input_ids"]).logits, logits)     # 没给标签时一切照旧
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, whole[name], rtol=1e-4, atol=1e-6)
+    assert "forward" not in vars(model)                                                    # 用完就复原
+
+
+def test_targets_only_counts_only_the_targets(encoded, tokenizer, monkeypatch):
+    """词表头真的只在有标签的位置算。"""
+    model, seen = encoder(tokenizer), []
+    model.cls.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[:-1].numel()))
+    batch = T.mlm_collator(tokenizer, seed=1)(list(encoded.select(range(6))))
+    with T.targets_only(model, shift=False):
+        model(**batch)
+    T.evaluate(model, [batch], shift=False)
+    assert seen == [int((batch["labels"] != -100).sum())] * 2
+
+
+def test_targets_only_leaves_other_models_alone():
+    model = torch.nn.Linear(2, 2)
+    with T.targets_only(model, shift=False):
+        assert model(torch.ones(1, 2)).shape == (1, 2) and "forward" not in vars(model)
+
+
+def test_an_error_inside_restores_the_model(encoded, tokenizer):
+    model = encoder(tokenizer)
+    with pytest.raises(RuntimeError, match="出错"), T.targets_only(model, shift=False):
+        raise RuntimeError("出错")
+    assert "forward" not in vars(model)

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +19,8 @@ import torch.nn.functional as F
 from datasets import Dataset
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
+    BertLMHeadModel,
     DataCollatorForLanguageModeling,
     DataCollatorForSeq2Seq,
     PreTrainedModel,
@@ -24,10 +29,12 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.modeling_outputs import MaskedLMOutput
 from transformers.trainer_callback import PrinterCallback
 
 from utils.environment import Preset
 from utils.progress import ProgressCallback
+from utils.resume import START, ProgressSaver, find_progress, forget, load_history, training_settings
 from utils.tokenization import encode_pair
 
 IGNORE = -100                                             # 交叉熵跳过的标签
@@ -109,6 +116,53 @@ def fixed_batches(encoded: Dataset, collate: Callable, n_docs: int, batch_size: 
     return [collate(rows[i:i + batch_size]) for i in range(0, len(rows), batch_size)]
 
 
+def logits_at_targets(model: PreTrainedModel, batch: dict, labels: torch.Tensor,
+                      shift: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """只在有标签的位置算 logits。MLM 只有 15% 的位置有标签，词表头（D × V 的乘法和 softmax）省下的就是其余 85%。
+
+    参数：
+        model: BertForMaskedLM 或 BertLMHeadModel；别的模型照常算全部 logits 再挑。
+        batch: 不含 labels 的输入。
+        labels: (B, T)，−100 是没有标签。
+        shift: CLM 用 True（位置 t 的 logits 预测 t+1），MLM 用 False。
+    返回：
+        （logits (N, V), 标签 (N,)），N 是有标签的位置数。
+    """
+    lean = isinstance(model, BertForMaskedLM | BertLMHeadModel)
+    states = model.bert(**batch, use_cache=False).last_hidden_state if lean else model(**batch).logits   # (B, T, D) 或 (B, T, V)
+    if shift:
+        states, labels = states[:, :-1], labels[:, 1:]
+    at = labels != IGNORE
+    return model.cls(states[at]) if lean else states[at], labels[at]
+
+
+@contextmanager
+def targets_only(model: PreTrainedModel, shift: bool) -> Iterator[None]:
+    """在 with 里，给了 labels 的 model(**batch) 只在有标签的位置算损失，值与原来的相同；没给 labels 时一切照旧。
+
+    换的是模型自己的 forward，所以 Trainer、DDP 照常工作。不认识的模型原样不动。
+    """
+    if not isinstance(model, BertForMaskedLM | BertLMHeadModel):
+        yield
+        return
+    original, own = model.forward, vars(model).get("forward")
+
+    def forward(input_ids=None, attention_mask=None, labels=None, **others):
+        if labels is None:
+            return original(input_ids=input_ids, attention_mask=attention_mask, **others)
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        logits, gold = logits_at_targets(model, batch, labels, shift)
+        return MaskedLMOutput(loss=F.cross_entropy(logits.float(), gold))
+
+    model.forward = forward
+    try:
+        yield
+    finally:
+        vars(model).pop("forward", None)                  # 连同 accelerate 可能套上的一层，一起拿掉
+        if own is not None:
+            model.forward = own
+
+
 @torch.no_grad()
 def evaluate(model: PreTrainedModel, batches: Sequence[dict], shift: bool) -> tuple[float, float]:
     """在固定的批上算平均损失与准确率，每个目标词元的权重相同。
@@ -125,11 +179,8 @@ def evaluate(model: PreTrainedModel, batches: Sequence[dict], shift: bool) -> tu
     for batch in batches:
         batch = {k: v.to(model.device) for k, v in batch.items()}
         labels = batch.pop("labels")
-        logits = model(**batch).logits                    # (B, T, V)
-        if shift:
-            logits, labels = logits[:, :-1], labels[:, 1:]
-        at = labels != IGNORE
-        chosen, gold = logits[at].float(), labels[at]     # (N, V), (N,)
+        chosen, gold = logits_at_targets(model, batch, labels, shift)     # (N, V), (N,)
+        chosen = chosen.float()
         total += F.cross_entropy(chosen, gold, reduction="sum").item()
         correct += (chosen.argmax(-1) == gold).sum().item()
         count += gold.numel()
@@ -176,7 +227,8 @@ class HistoryCallback(TrainerCallback):
         self.history.eval_accuracy.append(accuracy)
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        self._evaluate(0, model)
+        if not self.history.eval_steps:                   # 续练时曲线已经读回来了
+            self._evaluate(0, model)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
@@ -211,8 +263,8 @@ def training_arguments(folder: Path, steps: int, preset: Preset, device: torch.d
 
 def train(model: PreTrainedModel, encoded: Dataset, collate: Callable, args: TrainingArguments,
           evaluate_fn: Callable[[PreTrainedModel], tuple[float, float]], baselines: dict[str, float] | None = None,
-          evaluations: int = 10) -> History:
-    """用 Trainer 训练模型（就地更新），一边画进度和损失曲线。
+          evaluations: int = 10, resume: bool = True) -> History:
+    """用 Trainer 训练模型（就地更新），一边画进度和损失曲线，一边每隔不到一分钟存一次进度。
 
     参数：
         model: 要训练的模型，输出里有 loss。
@@ -222,25 +274,43 @@ def train(model: PreTrainedModel, encoded: Dataset, collate: Callable, args: Tra
         evaluate_fn: 给一个模型，返回 （留出集损失，准确率）。
         baselines: 画在曲线旁边的基线与下限，名字 → 奈特/词元。
         evaluations: 中间评估几次。
+        resume: 同样设置的训练上次没练完（按了停止、内核没了）时，True 表示从存下的那一步接着练，False 表示从头来。
     返回：
-        History。中途打断（Ctrl-C 或停止按钮）时保留已学到的，并在 History.interrupted 里注明。
+        History。中途打断（Ctrl-C 或停止按钮）时保留已学到的，并在 History.interrupted 里注明；再运行一次就接着练。
     """
     history = History()
+    settings = training_settings(model, encoded, args)
+    setattr(model, START, settings["起点的权重"])
+    folder, checkpoint, note = find_progress(Path(args.output_dir), settings)
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+        checkpoint, note = None, ""
+    if note:
+        print(note)
+    if checkpoint:
+        load_history(checkpoint, history)
+        logging.getLogger("transformers.trainer").setLevel(logging.ERROR)     # 共享的词表头存一份就够，不必警告「缺了」
+    args = replace(args, output_dir=str(folder), save_total_limit=1)
     recorder = HistoryCallback(history, evaluate_fn, max(1, math.ceil(args.max_steps / evaluations)))
     progress = ProgressCallback(history, baselines or {})
     trainer = Trainer(model=model, args=args, train_dataset=encoded, data_collator=collate,
-                      callbacks=[recorder, progress])
+                      callbacks=[recorder, progress, ProgressSaver(history, settings)])
     trainer.remove_callback(PrinterCallback)
     attention = model.config._attn_implementation
     if args.use_cpu:
         model.set_attn_implementation("eager")            # CPU 上的 SDPA 用 bf16 时慢得多，用 float32 时一样快
-    started = time.perf_counter()
+    before, started = history.seconds, time.perf_counter()
     try:
-        trainer.train()
+        with targets_only(model, shift=bool(getattr(model.config, "is_decoder", False))):
+            trainer.train(resume_from_checkpoint=checkpoint)
+        forget(folder, model)
     except KeyboardInterrupt:
         history.interrupted = True
-        print(f"已在第 {trainer.state.global_step} 步停下。模型保留到这一步学到的一切；想从头再练，重新运行建模的格子。")
-    history.seconds = time.perf_counter() - started
+        trainer._save_checkpoint(model, trial=None)
+        trainer.callback_handler.on_save(args, trainer.state, trainer.control)
+        print(f"已在第 {trainer.state.global_step} 步停下，进度存好了。再运行一次这一格，就从这里接着练；"
+              "想从头再练，重新运行建模的格子，并给 train 写上 resume=False。")
+    history.seconds = before + time.perf_counter() - started
     model.set_attn_implementation(attention)
     model.eval()
     return history

@@ -90,7 +90,7 @@ print(len(natural), "句，", sum(map(len, natural)), "个字符")
 from utils.corpus_figures import corpus_figure, rank_frequency
 
 articles = [row["intro"] + row["body"] for part in load_corpus("articles").values() for row in part]
-corpus_figure(corpus["train"], {"手写文章": articles});
+_ = corpus_figure(corpus["train"], {"手写文章": articles})
 
 # %% [markdown]
 # 左图的虚线是**齐普夫定律（Zipf's law）**：第 r 名的词，次数与 1/r 成正比。词大致服从它，单字却不：前几百名降得慢，
