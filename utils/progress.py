@@ -54,7 +54,7 @@ class ProgressCallback(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         now = time.perf_counter()
         last = state.global_step == state.max_steps
-        if now - self.shown < 0.5 and not last:
+        if not state.is_world_process_zero or now - self.shown < 0.5 and not last:
             return
         self.shown = now
         used = now - self.started

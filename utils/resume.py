@@ -81,11 +81,12 @@ class ProgressSaver(TrainerCallback):
     参数：
         history: 正在记录的 History。
         settings: training_settings 的结果。
-        every: 隔多少秒。
+        every: 一个进程时，隔多少秒。
+        steps: 几个进程一起练时，隔多少步。
     """
 
-    def __init__(self, history: History, settings: dict[str, str], every: float = 45.0):
-        self.history, self.settings, self.every = history, settings, every
+    def __init__(self, history: History, settings: dict[str, str], every: float = 45.0, steps: int = 200):
+        self.history, self.settings, self.every, self.steps = history, settings, every, steps
         self.before = history.seconds
         self.saved = self.started = time.monotonic()
 
@@ -93,12 +94,18 @@ class ProgressSaver(TrainerCallback):
         self.saved = self.started = time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs):
-        if time.monotonic() - self.saved >= self.every and state.global_step < state.max_steps:
+        if args.world_size > 1:                           # 几个进程的钟不一样，要在同一步存，只能数步数
+            due = state.global_step % self.steps == 0
+        else:
+            due = time.monotonic() - self.saved >= self.every
+        if due and state.global_step < state.max_steps:
             control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
         self.saved = time.monotonic()
         self.history.seconds = self.before + self.saved - self.started
+        if not state.is_world_process_zero:
+            return
         folder = Path(args.output_dir)
         (folder / SETTINGS).write_text(json.dumps(self.settings, ensure_ascii=False, indent=1), encoding="utf-8")
         (folder / f"checkpoint-{state.global_step}" / HISTORY).write_text(json.dumps(asdict(self.history)), encoding="utf-8")
@@ -113,7 +120,8 @@ def load_history(checkpoint: str, history: History) -> None:
         history.interrupted = False
 
 
-def forget(folder: Path, model: PreTrainedModel) -> None:
-    """练完了：删掉进度，抹掉模型上的记号。"""
-    shutil.rmtree(folder, ignore_errors=True)
+def forget(folder: Path, model: PreTrainedModel, first: bool = True) -> None:
+    """练完了：抹掉模型上的记号；first（第一个进程）删掉进度。"""
+    if first:
+        shutil.rmtree(folder, ignore_errors=True)
     vars(model).pop(START, None)

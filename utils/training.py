@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -250,6 +251,9 @@ def training_arguments(folder: Path, steps: int, preset: Preset, device: torch.d
         device: 设备；cuda 总用 bf16，CPU 看 preset.bf16。
         seed: 随机种子。
     """
+    together = {}
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:          # torchrun 起了几个进程
+        together = {"ddp_find_unused_parameters": False, **({"ddp_backend": "gloo"} if device.type == "cpu" else {})}
     return TrainingArguments(
         output_dir=str(folder), max_steps=steps, per_device_train_batch_size=preset.batch_size,
         learning_rate=preset.lr, lr_scheduler_type="linear", warmup_steps=max(1, steps // 10),
@@ -257,7 +261,7 @@ def training_arguments(folder: Path, steps: int, preset: Preset, device: torch.d
         train_sampling_strategy="group_by_length", length_column_name="length", remove_unused_columns=False,
         bf16=device.type == "cuda" or preset.bf16, use_cpu=device.type == "cpu", seed=seed, data_seed=seed,
         logging_steps=max(1, steps // 50), save_strategy="no", report_to="none", disable_tqdm=True,
-        dataloader_pin_memory=device.type == "cuda",
+        dataloader_pin_memory=device.type == "cuda", **together,
     )
 
 
@@ -303,7 +307,8 @@ def train(model: PreTrainedModel, encoded: Dataset, collate: Callable, args: Tra
     try:
         with targets_only(model, shift=bool(getattr(model.config, "is_decoder", False))):
             trainer.train(resume_from_checkpoint=checkpoint)
-        forget(folder, model)
+        trainer.accelerator.wait_for_everyone()
+        forget(folder, model, trainer.is_world_process_zero())
     except KeyboardInterrupt:
         history.interrupted = True
         trainer._save_checkpoint(model, trial=None)

@@ -1,0 +1,123 @@
+"""命令行训练：与 notebook 用同样的函数，一块 CPU、一块 GPU、几个进程都是这一条命令。
+
+    python -m utils.train mlm --preset cpu --out outputs/my-mlm
+    python -m utils.train clm --from outputs/my-mlm --out outputs/my-clm
+    torchrun --nproc_per_node 2 -m utils.train mlm --preset cpu --out outputs/my-mlm
+
+几个进程时，每个进程分到 batch_size ÷ 进程数 篇，合起来每步看的篇数不变，所以学习率和步数都不用改。
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, BertForMaskedLM, BertLMHeadModel
+from transformers.utils.logging import disable_progress_bar
+
+from utils.checkpoints import find_checkpoint, save_checkpoint
+from utils.corpus import load_corpus
+from utils.environment import PRESETS, Preset, choose_preset, fast_bf16, pick_device, set_seed
+from utils.initialization import prepare_heads, renew_top
+from utils.tokenization import build_tokenizer
+from utils.training import (
+    bert_config,
+    clm_collator,
+    encode_docs,
+    evaluate,
+    fixed_batches,
+    mlm_collator,
+    train,
+    training_arguments,
+)
+
+
+def share_batch(preset: Preset, processes: int) -> Preset:
+    """每个进程分到的那一份：batch_size ÷ processes。
+
+    异常：
+        ValueError: 除不尽。
+    """
+    if preset.batch_size % processes:
+        raise ValueError(f"每步 {preset.batch_size} 篇分不给 {processes} 个进程。请换一个能整除的进程数，或用 --batch-size 改每步的篇数。")
+    return replace(preset, batch_size=preset.batch_size // processes)
+
+
+def prepare(kind: str, corpus, preset: Preset, start_from: Path | None):
+    """备好模型、分词器、整理函数。
+
+    参数：
+        kind: "mlm" 从随机权重开始；"clm" 从一个 MLM 检查点开始（不写 start_from 就用课程附带的）。
+        corpus: load_corpus 的结果。
+        preset: 大小。
+        start_from: MLM 检查点的文件夹。
+    返回：
+        （模型，分词器，训练的整理函数，评估的整理函数）。
+    异常：
+        FileNotFoundError: start_from 不是检查点文件夹。
+    """
+    if kind == "mlm":
+        tokenizer = build_tokenizer("char", corpus["train"]["intro"][:] + corpus["train"]["body"][:], model_max_length=preset.max_len)
+        model = prepare_heads(BertForMaskedLM(bert_config(preset, tokenizer)))
+        return model, tokenizer, mlm_collator(tokenizer, preset.mask_rate), mlm_collator(tokenizer, seed=0)
+    folder = start_from or find_checkpoint("mlm", preset)[0]
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(f"{folder} 里没有检查点。请先运行 python -m utils.train mlm --out {folder}，或不写 --from，用课程附带的。")
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = BertLMHeadModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True, is_decoder=True)
+    model.loss_type = "ForCausalLM"
+    collate = clm_collator(tokenizer)
+    return renew_top(model), tokenizer, collate, collate
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """命令行入口，返回写进 history.json 的结果。"""
+    parser = argparse.ArgumentParser(prog="python -m utils.train", description="训练一个模型；torchrun 之下就是多进程训练")
+    parser.add_argument("kind", choices=["mlm", "clm"])
+    parser.add_argument("--out", type=Path, required=True, help="检查点与 history.json 放在哪里")
+    parser.add_argument("--from", dest="start_from", type=Path, help="clm 从哪个 MLM 检查点出发")
+    parser.add_argument("--data", default="bundled", help="语料：bundled、articles、files:路径、hub:名字")
+    parser.add_argument("--docs", type=int, help="最多用多少篇")
+    parser.add_argument("--preset", choices=sorted(PRESETS))
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch-size", type=int, help="每步一共多少篇")
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--fresh", action="store_true", help="不接着上次没练完的练")
+    options = parser.parse_args(arguments)
+    processes, first = int(os.environ.get("WORLD_SIZE", 1)), os.environ.get("RANK", "0") == "0"
+    disable_progress_bar()
+    set_seed(options.seed)
+    device = pick_device()
+    preset = choose_preset(options.preset)
+    preset = replace(preset, batch_size=options.batch_size or preset.batch_size, lr=options.lr or preset.lr,
+                     bf16=preset.name == "cpu" and device.type == "cpu" and fast_bf16())
+    steps = options.steps or (preset.mlm_steps if options.kind == "mlm" else preset.clm_steps)
+    try:
+        preset = share_batch(preset, processes)
+        corpus = load_corpus(options.data, n_docs=options.docs or (preset.n_docs if options.data == "bundled" else None),
+                             seed=options.seed)
+        model, tokenizer, collate, held_collate = prepare(options.kind, corpus, preset, options.start_from)
+    except (ValueError, FileNotFoundError) as problem:
+        sys.exit(str(problem))
+    shift = options.kind == "clm"
+    encoded = encode_docs(corpus["train"], tokenizer, preset.max_len)
+    held = fixed_batches(encode_docs(corpus["validation"], tokenizer, preset.max_len), held_collate, preset.eval_docs)
+    args = training_arguments(options.out / "trainer", steps, preset, device, options.seed)
+    history = train(model.to(args.device), encoded, collate, args, lambda m: evaluate(m, held, shift), resume=not options.fresh)
+    result = {"kind": options.kind, "preset": preset.name, "steps": steps, "processes": processes, "device": args.device.type,
+              "documents_per_step": preset.batch_size * processes, **asdict(history)}
+    if first and not history.interrupted:
+        save_checkpoint(model, tokenizer, options.out, {"steps": steps, "validation_nats": history.eval_loss[-1]})
+        (options.out / "history.json").write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
+        print(f"练完 {steps} 步：验证损失 {history.eval_loss[-1]:.3f} 奈特/目标词元，存在 {options.out}")
+    return result
+
+
+if __name__ == "__main__":
+    main()
