@@ -68,7 +68,8 @@ def test_resume_false_starts_again(encoded, tokenizer, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize("change, words", [
-    (dict(steps=40), "步数 30 → 40"), (dict(model="other"), "起点的权重"), (dict(model="decoder"), "模型 BertForMaskedLM → BertLMHeadModel"),
+    (dict(steps=40), "步数 30 → 40"), (dict(model="other"), "起点的权重"),
+    (dict(model="decoder"), "模型 BertForMaskedLM → BertLMHeadModel"),
     (dict(rows=40), "数据 64 篇")])
 def test_other_settings_are_refused_with_the_reason(change, words, encoded, tokenizer, tmp_path, monkeypatch, capsys):  # noqa: F811
     run(encoder(tokenizer), encoded, tokenizer, tmp_path, stop=9, monkeypatch=monkeypatch)

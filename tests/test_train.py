@@ -63,7 +63,8 @@ def test_share_batch():
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["clm", "--from", "没有这个文件夹"], "里没有检查点"), (["mlm", "--data", "网上的"], "不认识的语料来源"), (["mlm", "--docs", "10"], "至少用 100")])
+    (["clm", "--from", "没有这个文件夹"], "里没有检查点"), (["mlm", "--data", "网上的"], "不认识的语料来源"),
+    (["mlm", "--docs", "10"], "至少用 100")])
 def test_errors_are_in_chinese(arguments, words, tmp_path):
     with pytest.raises(SystemExit, match=words):
         train.main([*arguments, "--preset", "smoke", "--out", str(tmp_path)])

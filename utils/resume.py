@@ -47,8 +47,8 @@ def training_settings(model: PreTrainedModel, encoded: Dataset, args: TrainingAr
     """
     rows = [encoded[i]["input_ids"] for i in {0, len(encoded) // 2, len(encoded) - 1}] if len(encoded) else []
     started = getattr(model, START, None) or _weights(model)
-    return {"模型": type(model).__name__, "模型的大小": str({key: getattr(model.config, key) for key in SIZES if hasattr(model.config, key)}),
-            "起点的权重": started, "数据": f"{len(encoded)} 篇 {_digest(rows)}",
+    sizes = {key: getattr(model.config, key) for key in SIZES if hasattr(model.config, key)}
+    return {"模型": type(model).__name__, "模型的大小": str(sizes), "起点的权重": started, "数据": f"{len(encoded)} 篇 {_digest(rows)}",
             **{name: str(getattr(args, key)) for key, name in ARGUMENTS.items()}}
 
 
