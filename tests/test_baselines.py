@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from utils.baselines import bigram_nats, bits_per_char, count_targets, uniform_nats, unigram_nats
+from utils.baselines import bigram_nats, bits_per_char, count_targets, neighbour_nats, uniform_nats, unigram_nats
 
 
 def test_uniform_is_log_vocabulary():
@@ -73,3 +73,38 @@ def test_errors_are_in_chinese(call):
         call(good, [[1, 3]], 3)
     with pytest.raises(ValueError, match="alpha"):
         call(good, good, 3, alpha=0)
+
+
+# ---- 左右邻居
+def neighbours(train, row, at, gold, size=12, mask=4):
+    labels = [-100] * len(row)
+    labels[at] = gold
+    return neighbour_nats(train, [row], [labels], size, mask)
+
+
+TRAIN = [[2, 5, 6, 7, 3], [2, 5, 6, 7, 3], [2, 8, 9, 7, 3], [2, 5, 10, 11, 3]] * 6
+
+
+@pytest.mark.parametrize("row", [[2, 5, 4, 7, 3], [2, 4, 4, 7, 3], [2, 5, 4, 4, 3], [2, 4, 4, 4, 3], [2, 11, 4, 8, 3]])
+def test_probabilities_of_the_neighbours_sum_to_one(row):
+    assert sum(math.exp(-neighbours(TRAIN, row, 2, x)[0]) for x in range(12)) == pytest.approx(1)
+
+
+def test_neighbours_help_and_a_masked_neighbour_does_not():
+    both, left, none = (neighbours(TRAIN, row, 2, 6)[0] for row in ([2, 5, 4, 7, 3], [2, 5, 4, 4, 3], [2, 4, 4, 4, 3]))
+    assert both < left < none
+    assert none == pytest.approx(-math.log((12 + 0.1) / (96 + 1.2)))          # 两边都盖住，就只剩字频
+    assert neighbours(TRAIN, [2, 8, 4, 7, 3], 2, 9)[1] == 1 and neighbours(TRAIN, [2, 5, 4, 7, 3], 2, 9)[1] == 0
+
+
+def test_neighbours_only_read_what_is_shown():
+    """盖住的位置里写着什么，不影响结果：答案不能从输入里漏出来。"""
+    assert neighbours(TRAIN, [2, 5, 4, 7, 3], 2, 6) == neighbours(TRAIN, [2, 5, 9, 7, 3], 2, 6)
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda: neighbour_nats([[1, 2, 3]], [[1, 2, 3]], [[-100, 2, -100]], 9, 4), "至少要有两条训练序列"),
+    (lambda: neighbour_nats(TRAIN, [[1, 2, 3]], [[-100] * 3], 12, 4), "没有目标")])
+def test_neighbour_errors(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

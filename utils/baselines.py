@@ -77,6 +77,73 @@ def bigram_nats(
     return float(-np.log(weight * bigram + (1 - weight) * unigram).mean())
 
 
+def neighbour_nats(
+    train_ids: Sequence[Sequence[int]], inputs: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], vocab_size: int,
+    mask_id: int, alpha: float = 0.1,
+) -> tuple[float, float]:
+    """只看左右两个邻居的填空：MLM 的基线，不用神经网络。
+
+    朴素贝叶斯 p(x | a, b) ∝ p(x) · p(a | x) · p(b | x)，与三元计数 c(a, x, b) / c(a, ·, b) 插值，权重 λ 用 EM 在训练集的
+    十分之一上定。邻居自己也被盖住时，那一边没有线索。首次实现：06_mlm_pretraining。
+
+    参数：
+        train_ids: 训练序列，编号的列表的列表，至少两条。
+        inputs: 盖过的序列；labels: 同样形状，−100 的位置不算分。
+        vocab_size, mask_id: 词表大小；[MASK] 的编号。
+        alpha: 加 α 平滑。
+    返回：
+        （平均损失，奈特/目标；准确率）。
+    异常：
+        ValueError: 没有目标，或训练序列不足两条。
+    """
+    if len(train_ids) < 2:
+        raise ValueError("neighbour_nats 至少要有两条训练序列：要留出一部分来定插值的权重。")
+    spots = [(row[i - 1], row[i + 1], gold[i]) for row, gold in zip(inputs, labels, strict=True)
+             for i in range(1, len(row) - 1) if gold[i] != -100]
+    if not spots:
+        raise ValueError("labels 里没有目标：全是 −100。")
+    held = [(row[i - 1], row[i + 1], row[i]) for row in train_ids[::10][:400] for i in range(1, len(row) - 1, 7)]
+    kept = [row for i, row in enumerate(train_ids) if i % 10]
+    weight = 0.5
+    bayes, triple, seen = _neighbours(kept, held, vocab_size, mask_id, alpha)
+    for _ in range(30 if seen.any() else 0):
+        gold = np.array([x for _, _, x in held])[seen]
+        a, b = triple[seen, gold] * weight, bayes[seen, gold] * (1 - weight)
+        weight = float((a / (a + b)).mean())
+    weight = min(max(weight, 1e-6), 1 - 1e-3)
+    bayes, triple, seen = _neighbours(train_ids, spots, vocab_size, mask_id, alpha)
+    mixed = np.where(seen[:, None], weight * triple + (1 - weight) * bayes, bayes)           # (N, V)
+    gold = np.array([x for _, _, x in spots])
+    return float(-np.log(mixed[np.arange(len(gold)), gold]).mean()), float((mixed.argmax(1) == gold).mean())
+
+
+def _neighbours(rows, spots, vocab_size, mask_id, alpha):
+    """每个空的朴素贝叶斯分布 (N, V)、三元计数的分布 (N, V)，以及两个邻居合起来是否见过 (N,)。"""
+    left, middle = _pairs(rows, vocab_size, "train_ids")
+    counts = np.zeros((vocab_size, vocab_size), dtype=np.float32)                            # c(前, 后)
+    np.add.at(counts, (left, middle), 1)
+    single = _unigram(middle, vocab_size, alpha)                                             # p(x)
+    after = (counts + alpha * single) / (counts.sum(1, keepdims=True) + alpha)               # p(后 | 前)
+    before = ((counts + alpha * single[:, None]) / (counts.sum(0, keepdims=True) + alpha)).T  # p(前 | 后)，行是「后」
+    a, b = (np.array(side) for side in list(zip(*spots, strict=True))[:2])
+    log_p = np.where((a == mask_id)[:, None], 0, np.log(after[a] / single)) \
+        + np.where((b == mask_id)[:, None], 0, np.log(before[b] / single)) + np.log(single)
+    bayes = np.exp(log_p - log_p.max(1, keepdims=True))
+    bayes /= bayes.sum(1, keepdims=True)
+    triples = {}
+    wanted = set(zip(a.tolist(), b.tolist(), strict=True))
+    for row in rows:
+        for i in range(1, len(row) - 1):
+            key = (row[i - 1], row[i + 1])
+            if key in wanted:
+                triples.setdefault(key, []).append(row[i])
+    triple = np.zeros_like(bayes)
+    for n, key in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
+        if mask_id not in key and key in triples:
+            triple[n] = np.bincount(triples[key], minlength=vocab_size) / len(triples[key])
+    return bayes, triple, triple.sum(1) > 0
+
+
 def _pairs(ids, vocab_size, name):
     """所有的（前一个，目标）编号，两个形状 (N,) 的数组。"""
     rows = [np.asarray(row, dtype=np.int64) for row in ids]

@@ -83,7 +83,8 @@ class Lexicon:
                 yield word
 
 
-def _number(line: str, where: str) -> float:
+def positive_number(line: str, where: str) -> float:
+    """指令后面的正数，例如「@zipf 3」里的 3.0；不是正数就抛出 GrammarError。"""
     try:
         value = float(line.split()[1])
     except (IndexError, ValueError):
@@ -101,7 +102,7 @@ def _read(path: Path) -> tuple[list, list, str, str]:
         line = line.split("#")[0].strip()
         directive, _, argument = line.partition(" ")
         if directive == "@zipf":
-            q = _number(line, path.name)
+            q = positive_number(line, path.name)
         elif directive == "@type":
             kind = argument.strip()
             if kind not in TYPES:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
-from utils.lexicon import GrammarError, Lexicon
+from utils.lexicon import GrammarError, Lexicon, positive_number
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
 PARTS = ("intro", "body", "title")                    # 推导的次序
@@ -117,7 +117,7 @@ def load_schemas(folder: Path, lexicons: dict[str, Lexicon]) -> list[Schema]:
     """
     weighted: list[tuple[float, Schema]] = []
     for path in sorted(folder.glob("*.txt")):
-        category, weight, blocks = path.stem, 1.0, []
+        category, weight, q, blocks = path.stem, 1.0, None, []
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             where = f"{path.name} 第 {number} 行"
             line = line.split("#")[0].rstrip()
@@ -126,7 +126,9 @@ def load_schemas(folder: Path, lexicons: dict[str, Lexicon]) -> list[Schema]:
             if line.startswith("@category"):
                 category = line.split(maxsplit=1)[1]
             elif line.startswith("@weight"):
-                weight = float(line.split()[1])
+                weight = positive_number(line, where)
+            elif line.startswith("@zipf"):
+                q = positive_number(line, where)
             elif line.startswith("=="):
                 name, _, share = line[2:].partition("weight=")
                 blocks.append((float(share or 1), Schema(category, name.strip(), 0.0, {}), {p: "" for p in PARTS}))
@@ -142,6 +144,8 @@ def load_schemas(folder: Path, lexicons: dict[str, Lexicon]) -> list[Schema]:
                 blocks[-1][1].variables[name] = variable
             else:
                 raise GrammarError(f"{where}：看不懂这一行：{line}")
+        if q is not None:
+            blocks = [(1 / (rank + q), schema, texts) for rank, (_, schema, texts) in enumerate(blocks)]
         total = sum(b[0] for b in blocks)
         for share, schema, texts in blocks:
             where = f"{path.name} 的「{schema.name}」"

@@ -323,6 +323,20 @@ lesson.record("合乎语法的正文", formed, f"比例（贪心，{len(reports)
 assert preset.name == "smoke" or (right > 0.7 * (right + wrong) and faithful >= 0.1), "还没有守住导语里的事实"
 
 # %% [markdown]
+# 守住了，是抄的还是背的？再考一套：`test_new_names` 句式相同，人名、地名、队名却都是训练时一次没见过的。背书的模型会写成它见过的名字。
+
+# %%
+strangers = corpus["test_new_names"].select(range(len(docs)))
+about_strangers = generate(model, tokenizer, strangers["intro"][:])
+new_reports = [check_facts(i, b) for i, b in zip(strangers["intro"], about_strangers, strict=True)]
+right_new = sum(len(r.kept) for r in new_reports)
+wrong_new = sum(len(r.contradicted) + len(r.missing) for r in new_reports)
+lesson.record("逐项守住的事实（新名字）", right_new / (right_new + wrong_new), f"比例（共 {right_new + wrong_new} 项）")
+lesson.record("守住全部事实的正文（新名字）", sum(r.faithful for r in new_reports) / len(new_reports), f"比例（贪心，{len(new_reports)} 篇）")
+for r in [r for r in new_reports if r.contradicted][:3]:
+    print("；".join(f"应为「{value}」，写成「{written_as}」" for _, value, written_as in r.contradicted))
+
+# %% [markdown]
 # 「合乎语法」和「守住事实」是两回事：前者只要学会写法，后者要学会回头抄导语里的名字和数字。
 # 那么，损失比下限高出来的那一截，花在哪里？把正文的词元分成三类：导语给过的事实的第一个字、事实的其余字、其他。
 
