@@ -57,7 +57,7 @@ class Preset:
     clm_steps: int
     eval_docs: int
     init_std: float
-    mask_rate: float = 0.3
+    mask_rate: float = 0.4
     dropout: float = 0.0
     bf16: bool = False
 

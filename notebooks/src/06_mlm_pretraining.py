@@ -305,7 +305,7 @@ assert not different, f"这些设置不一样：{different}"
 # `train` 只做三件事：建 `Trainer(model=…, args=…, train_dataset=…, data_collator=…)`，挂上记录损失和画进度的回调
 # （callback），调用 `trainer.train()`。
 #
-# 训练时遮盖率用 `preset.mask_rate`，比 BERT 的 15% 高：同样一条序列，目标多一倍，小模型在短时间里学得更快
+# 训练时遮盖率用 `preset.mask_rate`，比 BERT 的 15% 高：同样一条序列，目标多一倍不止，小模型在短时间里学得更快
 # （Wettig 等，2023 也发现 15% 不是必须的）。评估仍按 15%，好与别人的数比较。
 
 # %%
