@@ -123,7 +123,7 @@ def test_every_body_of_a_split_is_faithful(split):
 def test_an_old_name_in_place_of_a_new_one_is_found():
     """模型最爱犯的错：见到没见过的名字，写成训练时见过的。"""
     found = 0
-    for row in generate("test_new_names", 60):
+    for row in generate("test_new_names", 200):
         for fact in json.loads(row["facts"]):
             if fact["type"] == "人物" and {"intro", "body"} <= set(fact["in"]):
                 report = check_facts(row["intro"], row["body"].replace(fact["value"], "王秀英"))

@@ -41,10 +41,10 @@ class ProgressCallback(TrainerCallback):
         self.history, self.baselines = history, baselines
         self.started = self.shown = 0.0
         self.line = self.figure = None
-        self.drawn = 0
+        self.drawn = self.first = 0
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.started = time.perf_counter()
+        self.started, self.first = time.perf_counter(), state.global_step      # 续练时从上次的步数数起
         if _in_notebook():
             from IPython.display import display
 
@@ -58,7 +58,7 @@ class ProgressCallback(TrainerCallback):
             return
         self.shown = now
         used = now - self.started
-        left = used / state.global_step * (state.max_steps - state.global_step)
+        left = used / max(1, state.global_step - self.first) * (state.max_steps - state.global_step)
         share = state.global_step / state.max_steps
         bar = "█" * round(20 * share) + "░" * (20 - round(20 * share))
         loss = f" · 留出集损失 {self.history.eval_loss[-1]:.3f}" if self.history.eval_loss else ""
