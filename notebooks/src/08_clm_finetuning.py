@@ -332,7 +332,8 @@ new_reports = [check_facts(i, b) for i, b in zip(strangers["intro"], about_stran
 right_new = sum(len(r.kept) for r in new_reports)
 wrong_new = sum(len(r.contradicted) + len(r.missing) for r in new_reports)
 lesson.record("逐项守住的事实（新名字）", right_new / (right_new + wrong_new), f"比例（共 {right_new + wrong_new} 项）")
-lesson.record("守住全部事实的正文（新名字）", sum(r.faithful for r in new_reports) / len(new_reports), f"比例（贪心，{len(new_reports)} 篇）")
+lesson.record("守住全部事实的正文（新名字）", sum(r.faithful for r in new_reports) / len(new_reports),
+              f"比例（贪心，{len(new_reports)} 篇）")
 for r in [r for r in new_reports if r.contradicted][:3]:
     print("；".join(f"应为「{value}」，写成「{written_as}」" for _, value, written_as in r.contradicted))
 
