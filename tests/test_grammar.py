@@ -9,8 +9,9 @@ from random import Random
 from statistics import fmean, stdev
 
 import pytest
+from datasets import Dataset
 
-from utils.corpus import news_grammar
+from utils.corpus import _row, floor, news_grammar
 from utils.environment import DATA
 from utils.grammar import Grammar, always_mentioned
 from utils.lexicon import GrammarError, Lexicon
@@ -194,6 +195,23 @@ def test_sampling_frequencies_and_entropy(tiny):
     assert abs(fmean(nats) - entropy) < 3 * stdev(nats) / math.sqrt(n)
 
 
+def test_floor_agrees_with_the_entropy_of_a_grammar_enumerated_in_full(tiny):
+    """下限的两种算法：一边抽样求平均（floor 的做法），一边把每一篇都列出来求 −Σ p ln p；总的、正文给定导语的，各比一次。"""
+    table, rng, n = everything(tiny), Random(3), 8000
+    intros = defaultdict(float)
+    for (intro, _), p in table.items():
+        intros[intro] += p
+    whole = -math.fsum(p * math.log(p) for p in table.values())
+    given = whole + math.fsum(p * math.log(p) for p in intros.values())               # H(正文 | 导语) = H(全文) − H(导语)
+    chars = {part: math.fsum(p * len("".join(key[i:])) for key, p in table.items()) for part, i in (("all", 0), ("body", 1))}
+    docs = Dataset.from_list([_row(str(i), tiny.sample(rng), tiny) for i in range(n)])
+    for part, entropy in (("all", whole), ("body", given)):
+        found = floor(docs, part)
+        assert abs(found["nats_per_doc"] - entropy) < 1.5 * found["ci95_per_doc"]
+        assert abs(found["bits_per_char"] - entropy / math.log(2) / chars[part]) < 1.5 * found["ci95_bits_per_char"]
+        assert found["ci95_per_doc"] < 0.05 * entropy                                  # 区间够窄，这条测试才有分量
+
+
 def test_choice_weights_and_branches():
     [(kind, branches)] = compile_text(r"[3:甲|乙|]", "此处")
     assert kind == "choice" and [p for p, _, _ in branches] == [0.6, 0.2, 0.2]
@@ -216,6 +234,14 @@ title: 丙
     (tmp_path / "schemas" / "other.txt").write_text(other, encoding="utf-8")
     shares = {s.name: math.exp(s.log_p) for s in Grammar(tmp_path).schemas}
     assert shares == pytest.approx({"甲": 3 / 16, "乙": 1 / 16, "丙": 3 / 4})
+
+
+def test_zipf_orders_the_schemas_of_a_category(tmp_path):
+    schemas = "@zipf 1\n" + "".join(f"== {name} weight=9\nintro: {name}\nbody: {name}\ntitle: {name}\n" for name in "甲乙丙")
+    grammar = write(tmp_path, schemas, fruit=FRUIT)
+    assert [math.exp(s.log_p) for s in grammar.schemas] == pytest.approx([6 / 11, 3 / 11, 2 / 11])       # 1、1/2、1/3，不看 weight
+    with pytest.raises(GrammarError, match="tiny.txt 第 1 行：@zipf 后面要写一个正数"):
+        write(tmp_path, schemas.replace("@zipf 1", "@zipf 零"), fruit=FRUIT)
 
 
 def test_except_keeps_three_people_apart(tmp_path):
