@@ -17,7 +17,7 @@ from utils.facts import PROPER
 from utils.lexicon import TYPES
 
 # 前 20 篇训练文档的指纹。有意改动 data/news 之后，把报错里的新值抄到这里；没改却变了，说明结果随平台而变。
-PINNED = "73a255d294344094c9f9acfb6a5a29c85c7ef373f55fae0e7fe10b73de41e061"
+PINNED = "1f345453b282d812660fce80c036352388f6867ae8be48ef874ed8eae2b85444"
 
 
 def fingerprint(docs):

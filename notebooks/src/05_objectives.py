@@ -50,13 +50,15 @@ print(f"{preset.layers} 层 × {preset.hidden} 维，每批 {preset.batch_size} 
 # 另加 20 个**哨兵（sentinel）**词元，T5 要用。
 
 # %%
-from transformers import BertForPreTraining
+from transformers import BertForPreTraining, logging
 from utils.checkpoints import load_checkpoint
 from utils.corpus import load_corpus
 
 corpus = load_corpus("bundled", n_docs=min(preset.n_docs, 6000))
 train_docs, held_docs = corpus["train"], corpus["validation"].select(range(min(preset.eval_docs, len(corpus["validation"]))))
+logging.set_verbosity_error()                 # 判断「下一句」的头是全新的，库会列表提醒，这里先关掉
 pretrained, tokenizer, report = load_checkpoint("mlm", BertForPreTraining, preset=preset)
+logging.set_verbosity_warning()
 tokenizer.add_special_tokens({"extra_special_tokens": [f"<{i}>" for i in range(20)]})
 sentinels = tokenizer.convert_tokens_to_ids([f"<{i}>" for i in range(20)])
 V = len(tokenizer)
