@@ -17,7 +17,7 @@ from utils.facts import PROPER
 from utils.lexicon import TYPES
 
 # 前 20 篇训练文档的指纹。有意改动 data/news 之后，把报错里的新值抄到这里；没改却变了，说明结果随平台而变。
-PINNED = "1f345453b282d812660fce80c036352388f6867ae8be48ef874ed8eae2b85444"
+PINNED = "c95d5aa3520226c5c59726e0207e9d40d77731972312c0bf0b285e88f580f9c5"
 
 
 def fingerprint(docs):

@@ -274,3 +274,16 @@ def test_an_error_inside_restores_the_model(encoded, tokenizer):
     with pytest.raises(RuntimeError, match="出错"), T.targets_only(model, shift=False):
         raise RuntimeError("出错")
     assert "forward" not in vars(model)
+
+
+def test_training_uses_the_loss_of_the_class(encoded, tokenizer, tmp_path):
+    """BertLMHeadModel 不写 is_decoder 时，库的损失照样错开一位；训练不能悄悄改正它，06 要靠它看见这个错误。"""
+    set_seed(0)
+    model = BertLMHeadModel(T.bert_config(TINY, tokenizer))
+    model.loss_type = "ForCausalLM"
+    batch = T.clm_collator(tokenizer)(list(encoded.select(range(4))))
+    expected = model(**batch).loss.item()
+    with T.targets_only(model, shift=True):
+        assert model(**batch).loss.item() == pytest.approx(expected, rel=1e-5)
+    history = run(model, encoded, tokenizer, tmp_path, steps=3)[0]
+    assert history.train_loss[0] == pytest.approx(expected, rel=0.1)

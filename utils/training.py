@@ -305,7 +305,7 @@ def train(model: PreTrainedModel, encoded: Dataset, collate: Callable, args: Tra
         model.set_attn_implementation("eager")            # CPU 上的 SDPA 用 bf16 时慢得多，用 float32 时一样快
     before, started = history.seconds, time.perf_counter()
     try:
-        with targets_only(model, shift=bool(getattr(model.config, "is_decoder", False))):
+        with targets_only(model, shift=isinstance(model, BertLMHeadModel)):        # 这个类的损失总是错开一位
             trainer.train(resume_from_checkpoint=checkpoint)
         trainer.accelerator.wait_for_everyone()
         forget(folder, model, trainer.is_world_process_zero())

@@ -520,28 +520,22 @@ assert after_score.max() > 3 / T, "抄写头没有学会抄写"
 # ## 9 一个错误的配方：用 BertLMHeadModel 做 MLM
 #
 # 把第 6 节的模型类换成 `BertLMHeadModel`，其余照旧，再练一小会儿。它不报错（只提醒一句「add `is_decoder=True`」，下面先把提醒关掉），
-# 损失也会下降。可是它在内部把标签错开了一位：
-# 位置 $i$ 的输出被要求说出 $i+1$ 处盖住的字。于是看两处的准确率：盖住的位置 $i$，和它左边的 $i-1$。
+# 损失也会下降。可是它在内部把标签错开了一位：位置 $i$ 的输出被要求说出 $i+1$ 处盖住的字，而 $i$ 自己的字明明看得见。
 
 # %%
 from transformers import BertLMHeadModel, logging
 
-def brief(model_class, steps):
-    torch.manual_seed(lesson.seed)
-    candidate = prepare_heads(model_class(config)).to(device)
-    candidate.loss_type = "ForCausalLM" if model_class is BertLMHeadModel else None
-    trial = training_arguments(lesson.outputs / "trainer", steps, preset, device, lesson.seed)
-    train(candidate, encoded["train"], mlm_collator(tokenizer, preset.mask_rate), trial,
-          lambda m: evaluate(m, held[:1], shift=model_class is BertLMHeadModel), evaluations=2)
-    return candidate
-
-steps = max(40, preset.mlm_steps // 9)
+steps = max(40, preset.mlm_steps // 5)
 logging.set_verbosity_error()
-rivals = {"BertForMaskedLM": brief(BertForMaskedLM, steps), "BertLMHeadModel（错）": brief(BertLMHeadModel, steps)}
+torch.manual_seed(lesson.seed)
+wrong = prepare_heads(BertLMHeadModel(config)).to(device)
+wrong.loss_type = "ForCausalLM"
+trial = training_arguments(lesson.outputs / "trainer", steps, preset, device, lesson.seed)
+train(wrong, encoded["train"], mlm_collator(tokenizer, preset.mask_rate), trial, lambda m: evaluate(m, held[:1], shift=True), evaluations=2)
 logging.set_verbosity_warning()
 
 # %% [markdown]
-# 同样的步数，两个位置上的准确率：
+# 拿来填空，和第 6 节那个模型练到差不多步数的时候比。再看看答案是不是报在了左边一位：
 
 # %%
 @torch.no_grad()
@@ -554,15 +548,16 @@ def accuracy_at(model, offset):
         total += len(at)
     return right / total
 
-for name, rival in rivals.items():
-    here, left = accuracy_at(rival, 0), accuracy_at(rival, -1)
-    print(f"{name}：盖住的位置 {here:.1%}，它左边的位置 {left:.1%}")
-    lesson.record(f"{steps} 步后，盖住的位置上的准确率（{name}）", here)
-    lesson.record(f"{steps} 步后，左边一位上的准确率（{name}）", left)
-assert preset.name == "smoke" or accuracy_at(rivals["BertLMHeadModel（错）"], -1) > accuracy_at(rivals["BertLMHeadModel（错）"], 0)
+same_time = [a for step, a in zip(history.eval_steps, history.eval_accuracy, strict=True) if step <= steps][-1]
+here, left = accuracy_at(wrong, 0), accuracy_at(wrong, -1)
+print(f"对的模型（约 {steps} 步时）：{same_time:.1%}；错的：盖住的位置 {here:.1%}，左边一位 {left:.1%}；总猜最常见的词元：{commonest:.1%}")
+lesson.record(f"对的模型在约 {steps} 步时的准确率", same_time)
+lesson.record(f"BertLMHeadModel 练 {steps} 步后，填空的准确率", here)
+assert preset.name == "smoke" or here < same_time / 2
 
 # %% [markdown]
-# 错的配方学会了在**左边一位**报答案。填空时谁会去看左边一位呢？训练损失照样下降，只有这样问一句，才发现答非所问。
+# 它还停在「只会猜字频」的地方：要猜的字和能看的线索差了一位，摆好的头也对不上号。最难办的是没有任何报错，训练损失照样从 8 掉到 6，
+# 只看损失，会以为一切正常。
 #
 # ## 10 词向量的邻居
 #
