@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.test_grammar import write
+from test_grammar import write
 from utils.ambiguity import AmbiguityChecker, Trie
 from utils.corpus import news_grammar
 

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from tests.test_grammar import write
+from test_grammar import write
 from utils import grammar_check
 from utils.corpus import news_grammar
 from utils.grammar_check import problems, sentences

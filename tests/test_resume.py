@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import TrainerCallback
 
-from tests.test_training import CPU, TINY, decoder, docs, encoded, encoder, tokenizer  # noqa: F401
+from test_training import CPU, TINY, decoder, docs, encoded, encoder, tokenizer  # noqa: F401
 from utils import resume as R
 from utils import training as T
 from utils.environment import ROOT
@@ -94,15 +94,15 @@ def test_a_broken_checkpoint_is_not_used(encoded, tokenizer, tmp_path, monkeypat
 SCRIPT = '''
 import sys, torch
 from pathlib import Path
-sys.path.insert(0, {root!r})
+sys.path[:0] = [{root!r}, {root!r} + "/tests"]
 from utils import resume, training as T
-from tests.test_training import TINY, CPU, encoder
+from test_training import TINY, CPU, encoder
 from utils.corpus import generate
 from utils.tokenization import build_tokenizer
 docs = generate("train", 64)
 tokenizer = build_tokenizer("char", docs["intro"][:] + docs["body"][:])
 encoded = T.encode_docs(docs, tokenizer, 256)
-resume.ProgressSaver.__init__.__defaults__ = (0.5,)
+resume.ProgressSaver.__init__.__defaults__ = (0.5, 200)
 held = T.fixed_batches(encoded, T.mlm_collator(tokenizer, seed=1), 16)
 T.train(encoder(tokenizer), encoded, T.mlm_collator(tokenizer), T.training_arguments(Path({folder!r}), 4000, TINY, CPU, 0),
         lambda m: T.evaluate(m, held, shift=False))
@@ -133,7 +133,7 @@ def test_a_killed_process_loses_little(tmp_path):
 
 def test_progress_is_saved_by_the_clock(encoded, tokenizer, tmp_path, monkeypatch):  # noqa: F811
     saves = []
-    monkeypatch.setattr(R.ProgressSaver.__init__, "__defaults__", (0.0,))
+    monkeypatch.setattr(R.ProgressSaver.__init__, "__defaults__", (0.0, 200))
     plain = R.ProgressSaver.on_save
 
     def on_save(self, args, state, control, **kwargs):
