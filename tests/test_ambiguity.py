@@ -3,8 +3,8 @@
 import random
 
 import pytest
-
 from test_grammar import write
+
 from utils.ambiguity import AmbiguityChecker, Trie
 from utils.corpus import news_grammar
 

@@ -4,8 +4,8 @@ import sys
 from random import Random
 
 import pytest
-
 from test_grammar import write
+
 from utils import grammar_check
 from utils.corpus import news_grammar
 from utils.grammar_check import problems, sentences

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from test_training import CPU, TINY, decoder, docs, encoded, encoder, tokenizer  # noqa: F401
 from transformers import TrainerCallback
 
-from test_training import CPU, TINY, decoder, docs, encoded, encoder, tokenizer  # noqa: F401
 from utils import resume as R
 from utils import training as T
 from utils.environment import ROOT
