@@ -156,7 +156,7 @@ def main() -> None:
         print(f"{name}：{verdict}（{found['steps']} 步，损失 {found['loss']:.3f}）", flush=True)
     for name, change in {"按长度分桶": {"bucket": False}, "只算被盖住的位置": {"targets": False}, "摆好的头": {"heads": False},
                          "fused AdamW": {"fused": False}, "bf16": {"bf16": False}, "eager 注意力": {"eager": False},
-                         "升温": {"warmup": 0.0}, "遮盖率 30%": {"mask_rate": 0.15}}.items():
+                         "升温": {"warmup": 0.0}, f"遮盖率 {engine.mask_rate:.0%}": {"mask_rate": 0.15}}.items():
         slimmer = replace(engine, **change)
         if slimmer == engine:
             continue

@@ -106,8 +106,8 @@ def neighbour_nats(
     kept = [row for i, row in enumerate(train_ids) if i % 10]
     weight = 0.5
     bayes, triple, seen = _neighbours(kept, held, vocab_size, mask_id, alpha)
+    gold = np.array([x for _, _, x in held])[seen]
     for _ in range(30 if seen.any() else 0):
-        gold = np.array([x for _, _, x in held])[seen]
         a, b = triple[seen, gold] * weight, bayes[seen, gold] * (1 - weight)
         weight = float((a / (a + b)).mean())
     weight = min(max(weight, 1e-6), 1 - 1e-3)
