@@ -17,7 +17,7 @@ from utils.facts import PROPER
 from utils.lexicon import TYPES
 
 # 前 20 篇训练文档的指纹。有意改动 data/news 之后，把报错里的新值抄到这里；没改却变了，说明结果随平台而变。
-PINNED = "73a255d294344094c9f9acfb6a5a29c85c7ef373f55fae0e7fe10b73de41e061"
+PINNED = "c95d5aa3520226c5c59726e0207e9d40d77731972312c0bf0b285e88f580f9c5"
 
 
 def fingerprint(docs):

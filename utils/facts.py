@@ -92,14 +92,18 @@ def _compare(schema: Schema, values: dict[str, str], due: set[str], reading: lis
 
 
 def _loose(schema: Schema, values: dict[str, str], due: set[str], body: str) -> FactReport:
+    grammar = news_grammar()
+
     def present(name: str) -> bool:
-        return any(written_at(form, body) for form in news_grammar().forms_of(schema, name, values[name]))
+        return any(written_at(form, body) for form in grammar.forms_of(schema, name, values[name]))
 
     def rivals(name: str) -> list[str]:
-        lexicon = news_grammar().lexicon_of(schema, name)
+        lexicon = grammar.lexicon_of(schema, name)
         if schema.variables[name].kind != "lex" or lexicon is None:
             return []
-        return [w for w in lexicon.attributes if len(w) > 1 and w in body and w not in values.values()]
+        found = [w for w in lexicon.attributes if len(w) > 1 and w in body and w not in values.values()]
+        others = [n for n in schema.variables if n not in values and grammar.lexicon_of(schema, n) is lexicon]
+        return found if len(found) > len(others) else []         # 正文自己新引入的同类事实，不算写错
 
     kept = [(n, values[n]) for n in values if present(n)]
     wrong = [(n, values[n], rivals(n)[0]) for n in sorted(due) if not present(n) and rivals(n)]
