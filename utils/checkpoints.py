@@ -90,10 +90,22 @@ def load_checkpoint(kind: str, model_class: type[PreTrainedModel], preset: Prese
         （模型，分词器，一句话的来历）。
     """
     folder, source = find_checkpoint(kind, preset, prefer)
+    return *load_folder(folder, model_class, **changes), source
+
+
+def load_folder(folder: Path, model_class: type[PreTrainedModel],
+                **changes) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """从一个文件夹载入模型（float32，评估模式）和分词器；model_class 与 **changes 同 load_checkpoint。
+
+    异常：
+        FileNotFoundError: 文件夹里没有检查点。
+    """
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(f"{folder} 里没有检查点（config.json）。请检查路径；检查点由 python -m utils.train 或各本 notebook 存下。")
     model = model_class.from_pretrained(folder, dtype=torch.float32, local_files_only=True, **changes)
     if model_class is BertLMHeadModel:
         model.loss_type = "ForCausalLM"                  # 库认不出这个类该用哪种损失，不写明会有警告
-    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True), source
+    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def build_mlm(steps: int, n_docs: int, preset: Preset, seed: int = 2026) -> dict:

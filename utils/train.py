@@ -16,11 +16,10 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-from transformers import AutoTokenizer, BertForMaskedLM, BertLMHeadModel
+from transformers import BertForMaskedLM, BertLMHeadModel
 from transformers.utils.logging import disable_progress_bar
 
-from utils.checkpoints import find_checkpoint, save_checkpoint
+from utils.checkpoints import find_checkpoint, load_folder, save_checkpoint
 from utils.corpus import load_corpus
 from utils.environment import PRESETS, Preset, choose_preset, fast_bf16, pick_device, set_seed
 from utils.initialization import prepare_heads, renew_top
@@ -66,11 +65,7 @@ def prepare(kind: str, corpus, preset: Preset, start_from: Path | None):
         model = prepare_heads(BertForMaskedLM(bert_config(preset, tokenizer)))
         return model, tokenizer, mlm_collator(tokenizer, preset.mask_rate), mlm_collator(tokenizer, seed=0)
     folder = start_from or find_checkpoint("mlm", preset)[0]
-    if not (folder / "config.json").exists():
-        raise FileNotFoundError(f"{folder} 里没有检查点。请先运行 python -m utils.train mlm --out {folder}，或不写 --from，用课程附带的。")
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = BertLMHeadModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True, is_decoder=True)
-    model.loss_type = "ForCausalLM"
+    model, tokenizer = load_folder(folder, BertLMHeadModel, is_decoder=True)
     collate = clm_collator(tokenizer)
     return renew_top(model), tokenizer, collate, collate
 

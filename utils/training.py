@@ -34,11 +34,12 @@ from transformers.modeling_outputs import MaskedLMOutput
 from transformers.trainer_callback import PrinterCallback
 
 from utils.environment import Preset
+from utils.objectives import IGNORE
 from utils.progress import ProgressCallback
 from utils.resume import START, ProgressSaver, find_progress, forget, load_history, training_settings
 from utils.tokenization import encode_pair
 
-IGNORE = -100                                             # 交叉熵跳过的标签
+LENGTHS, TARGETS = 8, 128                                 # 序列长度、目标个数各补到它们的倍数，见 targets_only
 
 
 def bert_config(preset: Preset, tokenizer: PreTrainedTokenizerFast, **changes) -> BertConfig:
@@ -83,6 +84,10 @@ def encode_docs(docs: Dataset, tokenizer: PreTrainedTokenizerFast, max_len: int,
     return Dataset.from_list(rows)
 
 
+def _length_multiple(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    return LENGTHS if tokenizer.model_max_length % LENGTHS == 0 else None            # 补过了头，位置嵌入不够用
+
+
 def mlm_collator(tokenizer: PreTrainedTokenizerFast, probability: float = 0.15,
                  seed: int | None = None) -> Callable:
     """MLM 的整理函数（collator）：随机盖住词元，被盖住的位置才有标签。80/10/10 由库完成。
@@ -92,7 +97,8 @@ def mlm_collator(tokenizer: PreTrainedTokenizerFast, probability: float = 0.15,
         probability: 每个词元被选中的概率。
         seed: 随机种子；None 表示跟着全局种子。
     """
-    inner = DataCollatorForLanguageModeling(tokenizer, mlm=True, mlm_probability=probability, seed=seed)
+    inner = DataCollatorForLanguageModeling(tokenizer, mlm=True, mlm_probability=probability, seed=seed,
+                                            pad_to_multiple_of=_length_multiple(tokenizer))
 
     def collate(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         return dict(inner([{"input_ids": r["input_ids"], "attention_mask": r["attention_mask"]} for r in rows]))
@@ -102,7 +108,8 @@ def mlm_collator(tokenizer: PreTrainedTokenizerFast, probability: float = 0.15,
 
 def clm_collator(tokenizer: PreTrainedTokenizerFast) -> Callable:
     """CLM 的整理函数：input_ids 补 [PAD],labels 补 −100，所以填充不算进损失。"""
-    inner = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE, padding=True)
+    inner = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE, padding=True,
+                                   pad_to_multiple_of=_length_multiple(tokenizer))
 
     def collate(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         keep = ("input_ids", "attention_mask", "labels")
@@ -117,8 +124,8 @@ def fixed_batches(encoded: Dataset, collate: Callable, n_docs: int, batch_size: 
     return [collate(rows[i:i + batch_size]) for i in range(0, len(rows), batch_size)]
 
 
-def logits_at_targets(model: PreTrainedModel, batch: dict, labels: torch.Tensor,
-                      shift: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def logits_at_targets(model: PreTrainedModel, batch: dict, labels: torch.Tensor, shift: bool,
+                      multiple: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """只在有标签的位置算 logits。MLM 只有 15% 的位置有标签，词表头（D × V 的乘法和 softmax）省下的就是其余 85%。
 
     参数：
@@ -126,6 +133,7 @@ def logits_at_targets(model: PreTrainedModel, batch: dict, labels: torch.Tensor,
         batch: 不含 labels 的输入。
         labels: (B, T)，−100 是没有标签。
         shift: CLM 用 True（位置 t 的 logits 预测 t+1），MLM 用 False。
+        multiple: N 补到它的倍数，补的标签是 −100。
     返回：
         （logits (N, V), 标签 (N,)），N 是有标签的位置数。
     """
@@ -133,8 +141,12 @@ def logits_at_targets(model: PreTrainedModel, batch: dict, labels: torch.Tensor,
     states = model.bert(**batch, use_cache=False).last_hidden_state if lean else model(**batch).logits   # (B, T, D) 或 (B, T, V)
     if shift:
         states, labels = states[:, :-1], labels[:, 1:]
-    at = labels != IGNORE
-    return model.cls(states[at]) if lean else states[at], labels[at]
+    at = (labels != IGNORE).flatten().nonzero()[:, 0]                                 # (N,)
+    gold = labels.flatten()[at]
+    extra = -len(at) % multiple
+    at, gold = F.pad(at, (0, extra)), F.pad(gold, (0, extra), value=IGNORE)
+    chosen = states.flatten(0, 1)[at]                                                 # (N, D) 或 (N, V)
+    return model.cls(chosen) if lean else chosen, gold
 
 
 @contextmanager
@@ -142,6 +154,7 @@ def targets_only(model: PreTrainedModel, shift: bool) -> Iterator[None]:
     """在 with 里，给了 labels 的 model(**batch) 只在有标签的位置算损失，值与原来的相同；没给 labels 时一切照旧。
 
     换的是模型自己的 forward，所以 Trainer、DDP 照常工作。不认识的模型原样不动。
+    目标的个数补到 TARGETS 的倍数：CPU 上的 bf16 矩阵乘法由 oneDNN 现编译，每来一个新形状就编译一次，形状一少就快得多。
     """
     if not isinstance(model, BertForMaskedLM | BertLMHeadModel):
         yield
@@ -152,7 +165,7 @@ def targets_only(model: PreTrainedModel, shift: bool) -> Iterator[None]:
         if labels is None:
             return original(input_ids=input_ids, attention_mask=attention_mask, **others)
         batch = {"input_ids": input_ids, "attention_mask": attention_mask}
-        logits, gold = logits_at_targets(model, batch, labels, shift)
+        logits, gold = logits_at_targets(model, batch, labels, shift, TARGETS)
         return MaskedLMOutput(loss=F.cross_entropy(logits.float(), gold))
 
     model.forward = forward

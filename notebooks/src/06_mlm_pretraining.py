@@ -302,8 +302,12 @@ assert not different, f"这些设置不一样：{different}"
 # %% [markdown]
 # 开始训练。进度条下面的曲线会随着评估更新；想提前停，按工具栏上的停止按钮，已经学到的不会丢。
 #
-# `train` 只做三件事：建 `Trainer(model=…, args=…, train_dataset=…, data_collator=…)`，挂上记录损失和画进度的回调
-# （callback），调用 `trainer.train()`。
+# `train` 只做三件事：建 `Trainer(model=…, args=…, train_dataset=…, data_collator=…)`，挂上记录损失、画进度和存进度的回调
+# （callback），调用 `trainer.train()`。进度每隔不到一分钟存一次，停了再运行这一格，就接着练。
+#
+# 还有两处省时间的地方，损失和梯度一点不变（`utils.training.targets_only`）：词表头又宽又贵（D × V），只在有标签的位置算；
+# 这些位置的个数、序列的长度都补到整倍数，矩阵的形状少了，CPU 就不必每一步都重新准备乘法。
+# 每一处各值多少，`python -m benchmarks.pretraining` 在你的机器上量给你看。
 #
 # 训练时遮盖率用 `preset.mask_rate`，比 BERT 的 15% 高：同样一条序列，目标多一倍不止，小模型在短时间里学得更快
 # （Wettig 等，2023 也发现 15% 不是必须的）。评估仍按 15%，好与别人的数比较。
@@ -560,7 +564,108 @@ assert preset.name == "smoke" or here < same_time / 2
 # 它还停在「只会猜字频」的地方：要猜的字和能看的线索差了一位，摆好的头也对不上号。最难办的是没有任何报错，训练损失照样从 8 掉到 6，
 # 只看损失，会以为一切正常。
 #
-# ## 10 词向量的邻居
+# ## 10 一次盖一个字，还是一个词？盖多少？
+#
+# 05 讲过整词掩码：选中一个词，它的每个字都要猜（Cui 等，2021）。BERT 又为什么偏偏盖 15%？两件事一起量：
+# 按字盖 15%、30%、40%，再按词盖 40%，各练同样多的秒数，各换三个种子。按时间比，不按步数比：盖得多，要算的词表头也多，每步就慢一些。
+#
+# 为了几秒钟就看得出高低，只用体育一类，模型缩到 2 层 × 128 维。`train_for` 的学习率随时间走，到时限正好降到 0，谁都不会停在半路上。
+
+# %%
+from dataclasses import replace
+from utils.objectives import masking_collator, word_index
+from utils.timed import train_for
+
+def with_words(docs):
+    """encode_docs 再加一列 words：每个词元属于第几个词，特殊词元是 −1。"""
+    words = []
+    for intro, body in zip(docs["intro"], docs["body"], strict=True):
+        first, second = word_index(intro), word_index(body)
+        words.append([-1, *first, -1, *(first[-1] + 1 + w for w in second), -1])
+    return encode_docs(docs, tokenizer, preset.max_len).add_column("words", words)
+
+sports = {split: with_words(corpus[split].filter(lambda c: c == "体育", input_columns="category"))
+          for split in ("train", "validation")}
+row = sports["train"][0]
+pieces = {n: "" for n in row["words"] if n >= 0}
+for token, n in zip(tokenizer.convert_ids_to_tokens(row["input_ids"]), row["words"], strict=True):
+    if n >= 0:
+        pieces[n] += token
+print(f"{len(sports['train'])} 篇，第一篇的词：", " ".join(list(pieces.values())[:18]), "…")
+
+# %% [markdown]
+# 考卷也有两份，文档相同，都盖 15%：一份按字盖，一份按词盖。按字盖的时候，同一个词的另一个字多半还露在外面；
+# 按词盖，整个词都不见了，要难得多。
+
+# %%
+def masking(words, rate, seed):
+    return masking_collator(tokenizer, torch.Generator().manual_seed(seed), words, rate)
+
+papers = {"按字考": fixed_batches(sports["validation"], masking(False, 0.15, lesson.seed), preset.eval_docs),
+          "按词考": fixed_batches(sports["validation"], masking(True, 0.15, lesson.seed), preset.eval_docs)}
+recipes = {"字 15%": (False, 0.15), "字 30%": (False, 0.30), "字 40%": (False, 0.40), "词 40%": (True, 0.40)}
+seconds, seeds = {"smoke": 1, "cpu": 8}.get(preset.name, 20), (2 if preset.name == "smoke" else 3)
+small = replace(preset, layers=2, hidden=min(preset.hidden, 128), heads=4)
+
+losses, steps = {(r, p): [] for r in recipes for p in papers}, {r: [] for r in recipes}
+for name, (words, rate) in recipes.items():
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        pupil = prepare_heads(BertForMaskedLM(bert_config(small, tokenizer))).to(device)
+        trial = training_arguments(lesson.outputs / "masking", 1, small, device, seed)
+        steps[name].append(train_for(seconds, pupil, sports["train"], masking(words, rate, seed), trial))
+        for paper, batches in papers.items():
+            losses[name, paper].append(evaluate(pupil, batches, shift=False)[0])
+
+# %% [markdown]
+# 每种做法画三个点（三个种子），短横是平均。看差别之前，先看同一种做法的三个点自己散得多开：比这还小的差别，不算数。
+
+# %%
+from utils.plotting import COLORS
+
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
+for ax, paper in zip(axes, papers, strict=True):
+    for n, name in enumerate(recipes):
+        values = losses[name, paper]
+        ax.scatter([n] * len(values), values, s=22, color=COLORS[0] if name.startswith("字") else COLORS[1])
+        ax.hlines(sum(values) / len(values), n - 0.25, n + 0.25, color=COLORS[6])
+    ax.set_xticks(range(len(recipes)), list(recipes))
+    ax.set(title=paper, xlabel="训练时怎样盖")
+_ = axes[0].set_ylabel("损失（奈特/目标词元）")
+
+mean = {key: sum(values) / len(values) for key, values in losses.items()}
+for paper in papers:
+    for name in recipes:
+        values = losses[name, paper]
+        print(f"{paper}，{name}：{mean[name, paper]:.3f}（{min(values):.3f} 到 {max(values):.3f}），平均 {sum(steps[name]) / seeds:.0f} 步")
+    first, second = sorted(recipes, key=lambda r: mean[r, paper])[:2]
+    spread = max(max(losses[r, paper]) - min(losses[r, paper]) for r in (first, second))
+    gap = mean[second, paper] - mean[first, paper]
+    print(f"{paper}：最低的是「{first}」，比「{second}」低 {gap:.3f}；种子的起伏有 {spread:.3f}，"
+          f"{'差别可信' if gap > spread else '分不出高下'}\n")
+
+# %% [markdown]
+# 按词练的，比按字练的差多少？同样盖 40%，两份考卷各算一次：
+
+# %%
+behind = {paper: mean["词 40%", paper] - mean["字 40%", paper] for paper in papers}
+for paper, gap in behind.items():
+    lesson.record(f"{paper}：按词练比按字练（都盖 40%）损失高", gap, "奈特/词元")
+for name in ("字 15%", "字 40%"):
+    lesson.record(f"{name}，按词考的损失（{seeds} 个种子平均）", mean[name, "按词考"], "奈特/词元")
+assert preset.name == "smoke" or behind["按字考"] > behind["按词考"]
+
+# %% [markdown]
+# 只看「按字考」，会说整词掩码差远了。换一份考卷，差距就小了一大截：按词练的模型，从来没有练过「一个词露着半边」的题，
+# 考它没练过的，当然吃亏。**练什么，就会什么；用一种考卷比两种练法，先问一句考卷偏向谁。**
+#
+# 那为什么还有人用整词掩码？「露着半边」的题太容易，猜对它用不着懂上下文。Cui 等（2021）是在下游任务上比的：
+# 微调之后，阅读理解 CMRC 2018 测试集的完全匹配（EM）从 70.0 升到 70.5。那是另一种考法，这里的几秒钟说明不了它。
+#
+# 遮盖率也一样：盖得多，每条序列给的目标多，可看的上下文却少了。Wettig 等（2023）发现大模型盖到 40%，下游任务也能胜过 15%。
+# 这里谁高谁低，看上面打印的那几行；差别比种子的起伏还小的，就不要下结论。
+#
+# ## 11 词向量的邻居
 #
 # 输入嵌入（embedding）是每个字的一个向量，训练前是随机的。练过之后，用法相近的字会挨到一起。
 # 用余弦相似度 $\cos(u,v)=\dfrac{u\cdot v}{\lVert u\rVert\,\lVert v\rVert}$ 找最近的邻居：
@@ -589,7 +694,7 @@ lesson.record("数字的近邻里数字的比例", share)
 assert share > 5 * chance, "数字没有聚到一起：嵌入还没有学到用法"
 
 # %% [markdown]
-# ## 11 存起来
+# ## 12 存起来
 #
 # 权重存成 safetensors，分词器和它放在一起。08 会从这里接着练；你没跑过这一本，08 就用课程附带的检查点。
 
@@ -606,6 +711,7 @@ print("已存好：", "、".join(sorted(path.name for path in folder.iterdir()))
 # - MLM：随机选 15% 的词元，80% 盖住、10% 换错、10% 不动，只在选中的位置算交叉熵。手写的和库的一致。
 # - 损失要和参照比：低于一元模型，才说明学到了上下文。
 # - 总准确率之下藏着很不一样的几类；标点、固定搭配先学会，人名要靠回头看导语。
+# - 比两种做法：同样的时间，几个种子，不止一份考卷；差别大不过种子的起伏，就不下结论。
 # - 嵌入没有被直接教过，却把用法相近的字排在了一起。
 #
 # ## 练习
