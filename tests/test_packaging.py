@@ -85,7 +85,7 @@ def test_every_third_party_import_is_required():
     """utils、notebooks、tests 里导入的第三方包，都在 requirements.txt 里（反过来允许只装不导入）。"""
     alias = {"pil": "pillow"}
     indirect = {"packaging", "jupyter-client", "jupyter-core"}     # pytest、nbclient 一定带来的
-    known = set(BOUNDS) | indirect | {"utils", "course"}
+    known = set(BOUNDS) | indirect | {"utils", "course", "benchmarks"}
     files = [p for folder in ("utils", "notebooks/src", "tests") for p in (ROOT / folder).glob("*.py")]
     local = {p.stem for p in (ROOT / "tests").glob("*.py")}
     assert files

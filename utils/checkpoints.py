@@ -164,7 +164,7 @@ if __name__ == "__main__":
     parser.add_argument("command", choices=["build"])
     parser.add_argument("kinds", nargs="*", help="mlm、clm；不写就是两个都做")
     parser.add_argument("--mlm-steps", type=int, default=16000)
-    parser.add_argument("--clm-steps", type=int, default=18000)
+    parser.add_argument("--clm-steps", type=int, default=10500)
     parser.add_argument("--docs", type=int, default=200000)
     options = parser.parse_args()
     kinds = options.kinds or list(KINDS)
