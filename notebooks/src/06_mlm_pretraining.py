@@ -608,8 +608,8 @@ seconds, seeds = {"smoke": 1, "cpu": 8}.get(preset.name, 20), (2 if preset.name 
 small = replace(preset, layers=2, hidden=min(preset.hidden, 128), heads=4)
 
 losses, steps = {(r, p): [] for r in recipes for p in papers}, {r: [] for r in recipes}
-for name, (words, rate) in recipes.items():
-    for seed in range(seeds):
+for seed in range(seeds):                     # 种子在外层：机器忽快忽慢，各种做法摊到的一样多
+    for name, (words, rate) in recipes.items():
         torch.manual_seed(seed)
         pupil = prepare_heads(BertForMaskedLM(bert_config(small, tokenizer))).to(device)
         trial = training_arguments(lesson.outputs / "masking", 1, small, device, seed)
