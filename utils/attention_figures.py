@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
@@ -18,6 +19,7 @@ from utils.attention import Attentions, HeadVectors, attention_steps
 from utils.plotting import COLORS, heatmap
 
 INK, PICK = COLORS[0], COLORS[1]
+GRID_SIDE, GRID_TOKENS = 16, 64  # 缩略图一边最多几格、每格最多几个词元：再多就看不清了
 
 
 def visible(token: str) -> str:
@@ -124,3 +126,67 @@ def stepper_figure(vectors: HeadVectors, token: int = 0) -> Figure:
     figure.suptitle(f"「{names[token]}」的一步步：分数怎样变成权重", parse_math=False)
     _plain(axes[0])
     return figure
+
+
+def spread(total: int, count: int) -> list[int]:
+    """从 0 到 total-1 里均匀地挑 count 个，含首尾；只挑一个时取 0。"""
+    count = min(total, count)
+    return [round(i * (total - 1) / max(count - 1, 1)) for i in range(count)]
+
+
+def chosen(indices: Sequence[int], total: int, what: str) -> list[int]:
+    """检查选中的层或头：不重复，都在 0 到 total-1 之间。错误：ValueError:what 说明选的是什么（「层」或「头」）。"""
+    picked = [int(i) for i in indices]
+    if not picked or len(set(picked)) < len(picked) or any(not 0 <= i < total for i in picked):
+        raise ValueError(f"选的{what}是 {picked}：请在 0 到 {total - 1} 之间选，至少一个，不要重复。")
+    return picked
+
+
+def attention_grid(attentions: Attentions, layers: Sequence[int] | None = None,
+                   heads: Sequence[int] | None = None) -> Figure:
+    """所有层、所有头的缩略图：一行一层，一列一头；每一格里行是看的一方，列是被看的一方。
+
+    参数：
+        attentions: get_attentions 的结果。
+        layers, heads：画哪些层、哪些头（从 0 数起），None 是全画；一张图最多 16 × 16 格、每格 64 个词元。
+    返回：matplotlib 图。各格共用一把颜色尺；颜色按权重的平方根变深，小的权重才看得见。
+        全画而放不下时，均匀地挑 16 层、16 头，画前 64 个词元，没画的写在图下。
+    错误：ValueError：没有这一层或这个头，或者指定的超过了 16 个。首次使用：07_attention_visualization。
+    """
+    rows, row_note = _grid_axis(layers, attentions.layers, "层")
+    columns, column_note = _grid_axis(heads, attentions.heads, "头")
+    T = len(attentions.tokens)
+    n, gap = min(T, GRID_TOKENS), max(1, min(T, GRID_TOKENS) // 12)
+    step = n + gap
+    mosaic = np.full((len(rows) * step - gap, len(columns) * step - gap), np.nan)
+    for r, i in enumerate(rows):
+        for c, j in enumerate(columns):
+            mosaic[r * step:r * step + n, c * step:c * step + n] = attentions.weights[i, j, :n, :n].numpy()
+    notes = [row_note, column_note, f"这句话有 {T} 个词元，只画前 {n} 个。" if n < T else ""]
+    notes = [note for note in notes if note]
+    cell = min(1.5, 8.0 / len(columns))  # 英寸
+    size = (max(4.2, cell * len(columns) + 1.5), cell * len(rows) + 1.2 + 0.2 * len(notes))
+    figure, ax = plt.subplots(figsize=size)
+    picture = ax.imshow(mosaic, cmap="Blues", norm=PowerNorm(0.5, 0, max(float(np.nanmax(mosaic)), 1e-9)))
+    ax.set_facecolor("#C8C8C8")  # 格与格之间的灰缝：权重为 0 的格子是白的，也看得见边
+    ax.set_xticks([c * step + (n - 1) / 2 for c in range(len(columns))], [f"头 {j}" for j in columns])
+    ax.set_yticks([r * step + (n - 1) / 2 for r in range(len(rows))], [f"层 {i}" for i in rows])
+    ax.tick_params(length=0, labelsize=10 if cell >= 0.6 else 8, labelrotation=0 if cell >= 0.5 else 45)
+    ax.xaxis.tick_top()
+    ax.spines[:].set_visible(False)
+    ax.set_title("每一层、每一个头的注意力")
+    ax.set_xlabel("\n".join(["每格：行是谁在看，列是看向谁", *notes]), fontsize=10)
+    figure.colorbar(picture, ax=ax, label="权重", fraction=0.046, pad=0.02)
+    return figure
+
+
+def _grid_axis(asked: Sequence[int] | None, total: int, what: str) -> tuple[list[int], str]:
+    """一边画哪些，以及没画全时的说明。"""
+    if asked is None:
+        picked = spread(total, GRID_SIDE)
+        unit, name = ("层", "layers") if what == "层" else ("个头", "heads")
+        note = f"模型有 {total} {unit}，只画 {len(picked)} {unit}：用 {name}= 可以另选。"
+        return picked, note if len(picked) < total else ""
+    if len(picked := chosen(asked, total, what)) > GRID_SIDE:
+        raise ValueError(f"一张图最多画 {GRID_SIDE} {'层' if what == '层' else '个头'}，选了 {len(picked)}：请分成几张画。")
+    return picked, ""
