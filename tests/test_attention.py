@@ -205,3 +205,56 @@ def test_head_vectors_give_the_models_own_weights(tokenizer, decoder):
     torch.testing.assert_close(weights, expected, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="没有第 2 层"):
         A.get_head_vectors(model, tokenizer, SENTENCE, layer=2)
+
+
+def merged_by_loop(weights: torch.Tensor, spans: list[tuple[int, int]]) -> torch.Tensor:
+    """照着定义写的双重循环：列相加，行取平均。"""
+    result = torch.zeros(*weights.shape[:2], len(spans), len(spans))
+    for a, (top, bottom) in enumerate(spans):
+        for b, (left, right) in enumerate(spans):
+            for i in range(top, bottom):
+                result[:, :, a, b] += weights[:, :, i, left:right].sum(-1) / (bottom - top)
+    return result
+
+
+def random_attentions(tokens: list[str]) -> A.Attentions:
+    generator = torch.Generator().manual_seed(0)
+    return A.Attentions(tokens, torch.randn(2, 3, len(tokens), len(tokens), generator=generator).softmax(-1))
+
+
+@pytest.mark.parametrize(
+    "tokens, groups, spans, words",
+    [(["[CLS]", "trans", "##form", "##er", "模", "型", "[SEP]"], None,
+      [(0, 1), (1, 4), (4, 5), (5, 6), (6, 7)], ["[CLS]", "transformer", "模", "型", "[SEP]"]),
+     (["[CLS]", "北", "京", "队", "赢", "了", "[SEP]"], [None, 0, 0, 0, 1, 1, None],
+      [(0, 1), (1, 4), (4, 6), (6, 7)], ["[CLS]", "北京队", "赢了", "[SEP]"]),
+     (["##a", "##", "[SEP]", "[SEP]"], [None] * 4, [(0, 1), (1, 2), (2, 3), (3, 4)], ["##a", "##", "[SEP]", "[SEP]"])],
+    ids=["wordpiece", "words", "nothing to merge"])
+def test_merging_subwords_equals_a_loop_and_keeps_rows_at_one(tokens, groups, spans, words):
+    found = random_attentions(tokens)
+    merged = A.merge_subwords(found, groups)
+    assert merged.tokens == words
+    torch.testing.assert_close(merged.weights, merged_by_loop(found.weights, spans))
+    torch.testing.assert_close(merged.weights.sum(-1), torch.ones(2, 3, len(words)))
+
+
+def test_merging_refuses_labels_of_another_length():
+    with pytest.raises(ValueError, match="3 个词元，却收到 2 个标签"):
+        A.merge_subwords(random_attentions(["a", "b", "c"]), [0, 0])
+
+
+def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
+    vocab = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "trans", "##form", "##er", "模", "型"])}
+    inner = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]", pad_token="[PAD]")
+
+
+def test_word_groups_come_from_the_tokenizer_and_keep_the_two_texts_apart(tokenizer):
+    pieces = wordpiece_tokenizer()
+    assert A.word_groups(pieces, "transformer 模") == [(0, 0)] * 3 + [(0, 1)]
+    # 两段之间没有分隔的词元时，前一段的第 0 个词和后一段的第 0 个词也不能并在一起
+    groups = A.word_groups(pieces, "transformer", "transformer")
+    assert A.merge_subwords(random_attentions(["trans", "##form", "##er"] * 2), groups).tokens == ["transformer"] * 2
+    assert A.word_groups(tokenizer, "今天")[0] is None  # [CLS] 不属于任何词

@@ -16,6 +16,7 @@ from utils import widgets as W
 from utils.attention import Attentions, get_attentions, get_head_vectors
 from utils.attention_figures import printable, visible
 from utils.plotting import use_chinese_font
+from utils.tokenization import build_tokenizer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -168,3 +169,88 @@ def test_scripts_write_text_only_and_fetch_nothing():
         assert not [name for name in banned if name in script]
         addresses = set(re.findall(r"https?://[^\"' )]+", script + str(kind._css)))
         assert addresses <= {"http://www.w3.org/2000/svg"}  # 只是 SVG 的名字空间，不会被访问
+
+
+LIVE_TEXTS = ["<script>alert(1)</script>", "</script>", "\"'`{{}}${1}\\", "今天\u202e好日子", "好日子😀👩‍👩‍👧", "今\0天", "\ud83d日",
+              "好" * 10_000]
+
+
+@pytest.mark.parametrize("text", LIVE_TEXTS, ids=["script", "end", "quotes", "rtl", "emoji", "nul", "half", "long"])
+def test_a_hostile_live_sentence_is_drawn_or_refused_in_chinese(tokenizer, text):
+    model = tiny_bert()
+    widget = W.AttentionWidget(model, tokenizer, SENTENCE, max_tokens=40)
+    widget.text = text
+    assert widget.version == 1
+    if widget.error:
+        assert re.search("[一-龥]", widget.error) and len(widget.tokens) == 9
+    else:
+        assert len(widget.tokens) > 2 and len(widget.weights) == 2 * 4 * len(widget.tokens) ** 2
+    assert not re.search("[\x00-\x1f\u202a-\u202e\ud800-\udfff]", "".join(widget.tokens))
+    assert bool(widget.error) == (text in LIVE_TEXTS[-2:] or len(text) > 22)
+
+
+def test_a_second_model_reads_the_same_sentence(tokenizer):
+    other = tiny_bert(layers=3, heads=2)
+    widget = W.AttentionWidget(tiny_bert(), tokenizer, SENTENCE, compare=other, names=("甲", "\u202e乙"), layer=2)
+    assert (widget.other_layers, widget.other_heads, widget.names) == (3, 2, ["甲", "U+202E乙"])
+    widget.text = "今天晴"
+    expected = get_attentions(other, tokenizer, "今天晴")
+    assert widget.tokens == widget.other_tokens == expected.tokens and not widget.other_live
+    assert widget.other_weights == W.to_uint8(expected.weights)
+
+
+def test_a_second_sentence_is_edited_apart_from_the_first(tokenizer):
+    model = tiny_bert()
+    widget = W.AttentionWidget(model, tokenizer, SENTENCE, compare="今天晴")
+    assert widget.other_live and widget.other_tokens == ["[CLS]", *"今天晴", "[SEP]"]
+    widget.other_text = "雨"
+    assert widget.other_tokens == ["[CLS]", "雨", "[SEP]"] and widget.tokens == ["[CLS]", *SENTENCE, "[SEP]"]
+    widget.text = "晴"
+    assert widget.other_tokens == ["[CLS]", "雨", "[SEP]"] and widget.tokens == ["[CLS]", "晴", "[SEP]"]
+    widget.other_text = ""
+    assert "空" in widget.error and widget.other_tokens == ["[CLS]", "雨", "[SEP]"]
+
+
+def test_given_weights_compare_and_merge(tokenizer):
+    first = Attentions(["a", "##b"], torch.tensor([[[[0.5, 0.5], [0.25, 0.75]]]]))
+    widget = W.AttentionWidget(attentions=first, compare=first, subwords="merge")
+    assert widget.tokens == widget.other_tokens == ["ab"] and widget.weights == widget.other_weights == b"\xff"
+    with pytest.raises(ValueError, match="没有模型"):
+        W.AttentionWidget(attentions=first, compare="别的句子")
+    for wrong, kind, match in (({"compare": 3}, TypeError, "int"), ({"subwords": "glue"}, ValueError, "merge"),
+                               ({"compare": "雨", "names": ("甲",)}, ValueError, "两个名字")):
+        with pytest.raises(kind, match=match):
+            W.AttentionWidget(tiny_bert(), tokenizer, SENTENCE, **wrong)
+
+
+@pytest.mark.parametrize("view, kinds", [
+    ("lines", ["Figure", "AttentionWidget"]), ("matrix", ["Figure", "AttentionWidget"]), ("grid", ["Figure"]),
+    ("head", ["Figure", "HTML"]), ("model", ["Figure", "HTML"]), ("neuron", ["Figure", "HTML"])])
+def test_every_view_leaves_a_static_picture(monkeypatch, view, kinds):
+    shown, tokenizer = [], build_tokenizer("char", [SENTENCE])
+    monkeypatch.setattr(W, "display", shown.append)
+    W.show_attention(tiny_bert(), tokenizer, SENTENCE, view=view)
+    assert [type(thing).__name__ for thing in shown] == kinds and not plt.get_fignums()
+
+
+def test_the_entry_refuses_what_a_view_cannot_do(tokenizer):
+    with pytest.raises(ValueError, match="lines、matrix、grid、head、model、neuron"):
+        W.show_attention(tiny_bert(), tokenizer, SENTENCE, view="heads")
+    for wrong in ({"compare": "雨"}, {"subwords": "merge"}):
+        with pytest.raises(ValueError, match="bertviz"):
+            W.show_attention(tiny_bert(), tokenizer, SENTENCE, view="head", **wrong)
+
+
+def test_the_comparison_figure_shares_its_scale_and_names_each(tokenizer, monkeypatch):
+    shown = []
+    monkeypatch.setattr(W, "display", shown.append)
+    model, other = tiny_bert(), tiny_bert(layers=1)
+    W.show_attention(model, tokenizer, SENTENCE, layer=1, head=2, token=1, compare=other, names=("随机", "$练过$"))
+    left, right = shown[0].axes[:2]
+    assert (left.get_title(), right.get_title()) == ("随机：层 1 · 头 2", "$练过$：层 0 · 头 2")
+    assert left.images[0].get_clim() == right.images[0].get_clim()
+    for ax, net, layer in ((left, model, 1), (right, other, 0)):
+        expected = get_attentions(net, tokenizer, SENTENCE).weights[layer, 2].numpy()
+        np.testing.assert_allclose(np.asarray(ax.images[0].get_array()), expected)
+    W.show_attention(model, tokenizer, SENTENCE, view="grid", compare=other, names=("随机", "练过的"))
+    assert [figure.axes[0].get_title()[:2] for figure in shown[2:]] == ["随机", "练过"]

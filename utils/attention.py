@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -178,6 +178,53 @@ def get_attentions(model: nn.Module, tokenizer, text: str, pair: str | None = No
         raise RuntimeError(f"{type(model).__name__} 没有给出注意力权重：它可能不支持 eager 注意力。")
     weights = torch.cat([layer.float().cpu() for layer in layers])  # (L, H, T, T)
     return Attentions(tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist()), weights)
+
+
+def word_groups(tokenizer, text: str, pair: str | None = None) -> list[tuple[int, int] | None] | None:
+    """每个词元属于哪个词：合并子词时用的标签，由分词器的 word_ids() 得来。
+
+    参数：tokenizer：分词器；text, pair：同 encode_text。
+    返回：长度 T 的列表，元素是 (第几段，段里第几个词)，[CLS]、[SEP] 这样的特殊词元是 None；
+        慢速（纯 Python）分词器没有 word_ids()，返回 None，这时 merge_subwords 改按「##」合并。
+    首次使用：07_attention_visualization。
+    """
+    batch = tokenizer(text, pair)
+    if not getattr(tokenizer, "is_fast", False):
+        return None
+    pairs = zip(batch.sequence_ids(0), batch.word_ids(0), strict=True)
+    return [None if word is None else (sequence, word) for sequence, word in pairs]
+
+
+def merge_subwords(attentions: Attentions, groups: Sequence[Hashable | None] | None = None) -> Attentions:
+    """把子词的注意力合并成词的注意力：列相加，行取平均，所以每行之和仍是 1。
+
+    为什么：「看向一个词」的权重，是看向它每一块的权重之和；「一个词在看谁」有好几行，
+    每行各自之和是 1，取平均之后仍是 1，取和就成了块数。
+
+    参数：
+        attentions：合并前的注意力，weights (L, H, T, T)。
+        groups：长度 T 的标签，相邻而且标签相同的词元合成一个词，标签 None 的不合并。
+            可以是 word_groups 的结果，也可以是每个词元在 jieba 结果里的词号。
+            None 表示按 WordPiece 的写法：以「##」开头的并到前一个词元。
+    返回：新的 Attentions，weights (L, H, W, W)，W 个词；词的写法由各块去掉「##」后连成。
+    错误：ValueError:groups 的长度不是 T。首次使用：07_attention_visualization。
+    """
+    tokens, weights = attentions.tokens, attentions.weights
+    continues = [token.startswith("##") and len(token) > 2 for token in tokens]
+    if groups is None:
+        joined = continues
+    else:
+        labels = list(groups)
+        if len(labels) != len(tokens):
+            raise ValueError(f"groups 要给每个词元一个标签：有 {len(tokens)} 个词元，却收到 {len(labels)} 个标签。")
+        joined = [i > 0 and labels[i] is not None and labels[i] == labels[i - 1] for i in range(len(labels))]
+    index = torch.tensor([not (i and join) for i, join in enumerate(joined)]).long().cumsum(0) - 1  # (T,)：词号
+    member = torch.nn.functional.one_hot(index).to(weights.dtype)  # (T, W)：第 t 个词元是不是第 w 个词的一块
+    rows = member / member.sum(0)  # (T, W)：每个词的各块平分
+    words = [""] * member.size(1)
+    for i, w in enumerate(index.tolist()):
+        words[w] += tokens[i][2:] if words[w] and continues[i] else tokens[i]
+    return Attentions(words, rows.T @ weights @ member)  # (W, T) x (L, H, T, T) x (T, W) -> (L, H, W, W)
 
 
 @dataclass(frozen=True)

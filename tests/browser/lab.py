@@ -1,8 +1,8 @@
-"""在真的 JupyterLab 和无头 Chromium 里打开 notebook：全部运行、截图、查报错与外部请求。
+"""在真的 JupyterLab（或 Notebook 7）和无头 Chromium 里打开 notebook：全部运行、截图、查报错与外部请求。
 
 当脚本用（在副本上运行，不改动 notebook 本身）：
 
-    python tests/browser/lab.py notebooks/03_self_attention.ipynb --shots 截图文件夹 [--preset smoke] [--dark]
+    python tests/browser/lab.py notebooks/03_self_attention.ipynb --shots 截图文件夹 [--preset smoke] [--dark] [--app notebook]
 
 需要 playwright(pip install playwright)和系统里的 Chromium；环境变量 CHROMIUM 可以指定它的路径。
 除了本机回环地址，浏览器访问不了任何地方；想访问而被拦下的都记在 external 里。
@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import secrets
@@ -41,8 +42,14 @@ def find_chromium() -> str | None:
     return named if named and Path(named).exists() else next(filter(None, map(shutil.which, NAMES)), None)
 
 
-def why_not() -> str | None:
-    """不能做浏览器测试的原因；能做就是 None。"""
+# 应用名 → (启动用的模块，配置项的类名，notebook 的网址前缀)
+APPS = {"lab": ("jupyterlab", "LabApp", "doc/tree"), "notebook": ("notebook", "JupyterNotebookApp", "notebooks")}
+
+
+def why_not(app: str = "lab") -> str | None:
+    """不能做浏览器测试的原因；能做就是 None。app: "lab" 或 "notebook"（Notebook 7）。"""
+    if app == "notebook" and importlib.util.find_spec("notebook") is None:
+        return "没有安装 Notebook 7(pip install notebook)"
     try:
         import playwright.sync_api  # noqa: F401
     except ImportError:
@@ -64,8 +71,9 @@ def workplace(notebooks: list[Path], folder: Path) -> None:
 
 
 @contextmanager
-def serve(folder: Path, dark: bool = False, **environment: str) -> Iterator[str]:
-    """在 folder 上启动 JupyterLab(不读用户自己的设置)，给出带令牌的网址前缀，离开时关掉。"""
+def serve(folder: Path, dark: bool = False, app: str = "lab", **environment: str) -> Iterator[str]:
+    """在 folder 上启动 JupyterLab 或 Notebook 7(不读用户自己的设置)，给出带令牌的网址前缀，离开时关掉。"""
+    module, settings_class, prefix = APPS[app]
     config = folder / ".config"
     for name, values in SETTINGS.items():
         if dark and "theme" in values:
@@ -82,17 +90,19 @@ def serve(folder: Path, dark: bool = False, **environment: str) -> Iterator[str]
               "JUPYTERLAB_WORKSPACES_DIR": "spaces", "COURSE_OUTPUTS": "outputs"}
     outside = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}  # 图要画进 notebook
     env = outside | {key: str(config / name) for key, name in places.items()} | environment
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
+    command = [sys.executable, "-m", module, "--no-browser", "--ip=127.0.0.1", f"--port={port}",
                "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}",
                f"--IdentityProvider.token={token}",
-               "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"]
+               f"--{settings_class}.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"]
+    if app == "notebook":  # Notebook 7 也会启动 LabApp 的服务，它的默认值会盖掉上面那一项
+        command.append("--LabApp.expose_app_in_browser=True")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
     with open(folder / "lab.log", "w", encoding="utf-8") as log:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
         try:
             wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, folder / "lab.log")
-            yield f"http://127.0.0.1:{port}|{token}"
+            yield f"http://127.0.0.1:{port}/{prefix}|{token}"
         finally:
             server.terminate()
             try:
@@ -119,7 +129,7 @@ RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells').th
 
 
 class Lab:
-    """一个开着 JupyterLab 的浏览器页面。
+    """一个开着 JupyterLab 或 Notebook 7 的浏览器页面。
 
     属性：page: playwright 的页面；errors：网页控制台的报错；external：想访问本机以外而被拦下的地址。
     """
@@ -147,7 +157,7 @@ class Lab:
 
     def open(self, name: str, timeout: float = 120) -> None:
         """打开 notebooks/name，等到内核空闲。"""
-        self.page.goto(f"{self.url}/doc/tree/notebooks/{name}?token={self.token}&reset")
+        self.page.goto(f"{self.url}/notebooks/{name}?token={self.token}&reset")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * timeout)
         self.page.wait_for_function(IDLE, timeout=1000 * timeout)
 
@@ -184,15 +194,15 @@ class Lab:
 
 
 @contextmanager
-def lab(notebooks: list[Path], dark: bool = False, width: int = 1280, height: int = 900,
+def lab(notebooks: list[Path], dark: bool = False, width: int = 1280, height: int = 900, app: str = "lab",
         **environment: str) -> Iterator[Lab]:
-    """摆好副本、启动 JupyterLab 和 Chromium，给出 Lab;environment 是给内核的环境变量。"""
+    """摆好副本、启动 app(lab 或 notebook)和 Chromium，给出 Lab;environment 是给内核的环境变量。"""
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place, sync_playwright() as playwright:
         folder = Path(place)
         workplace(notebooks, folder)
-        with serve(folder, dark, **environment) as address:
+        with serve(folder, dark, app, **environment) as address:
             blocked = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
             browser = playwright.chromium.launch(executable_path=find_chromium(),
                                                  args=["--no-sandbox", blocked])
@@ -209,13 +219,14 @@ def main() -> int:
     parser.add_argument("--shots", type=Path, required=True, help="截图放在哪个文件夹")
     parser.add_argument("--preset", help="smoke、cpu 或 gpu")
     parser.add_argument("--dark", action="store_true", help="用深色主题")
+    parser.add_argument("--app", choices=APPS, default="lab", help="用 JupyterLab 还是 Notebook 7")
     options = parser.parse_args()
-    if reason := why_not():
+    if reason := why_not(options.app):
         print(reason, file=sys.stderr)
         return 2
     bad = 0
     environment = {"COURSE_PRESET": options.preset} if options.preset else {}
-    with lab(options.notebooks, options.dark, **environment) as opened:
+    with lab(options.notebooks, options.dark, app=options.app, **environment) as opened:
         for notebook in options.notebooks:
             opened.errors.clear()
             opened.external.clear()

@@ -8,22 +8,28 @@ from nbformat.v4 import new_code_cell, new_notebook
 SETUP = '''import sys; sys.path.insert(0, "..")
 import torch
 from transformers import BertConfig, BertForMaskedLM
+from utils.attention import Attentions
 from utils.plotting import use_chinese_font
 from utils.tokenization import build_tokenizer
-from utils.widgets import show_attention, show_stepper
+from utils.widgets import AttentionWidget, show_attention, show_stepper
 use_chinese_font()
-torch.manual_seed(0)
 text = "昨天晚上，北京队以三比一战胜了上海队。"
 tokenizer = build_tokenizer("char", [text + "今天是个好日子<>script/$"])
-config = BertConfig(vocab_size=len(tokenizer), hidden_size=48, num_hidden_layers=3, num_attention_heads=4,
-                    intermediate_size=96, max_position_embeddings=80, initializer_range=0.25)
-model = BertForMaskedLM(config).eval()'''
+def tiny(seed, layers):
+    torch.manual_seed(seed)
+    return BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), hidden_size=48, num_hidden_layers=layers, num_attention_heads=4,
+                                      intermediate_size=96, max_position_embeddings=80, initializer_range=0.25)).eval()
+model, other = tiny(0, 3), tiny(1, 2)'''
+LARGE = '''torch.manual_seed(0)
+large = Attentions([f"字{n}" for n in range(64)], torch.softmax(3 * torch.randn(12, 12, 64, 64), -1))
+AttentionWidget(attentions=large)'''
+COMPARE = 'show_attention(model, tokenizer, text, layer=1, head=2, compare=other, names=("三层的", "两层的"))'
 
 
 def write(path: Path) -> Path:
-    """把小 notebook 写到 path。"""
+    """把小 notebook 写到 path：一张注意力图、一张步进图、一张并排比较、一张 12 层 × 12 头 × 64 词元的大图。"""
     cells = [SETUP, "show_attention(model, tokenizer, text, layer=1, head=2)",
-             "show_stepper(model, tokenizer, text, layer=1, head=2, token=5)"]
+             "show_stepper(model, tokenizer, text, layer=1, head=2, token=5)", COMPARE, LARGE]
     book = new_notebook(cells=[new_code_cell(source) for source in cells])
     book.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     nbformat.write(book, path)

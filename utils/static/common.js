@@ -21,9 +21,10 @@ const shorten = (token, limit = 8) => ([...token].length > limit ? [...token].sl
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const opacity = (weight) => Math.sqrt(clamp(weight, 0, 1));   // 人眼对淡色不敏感，开方后小权重也看得见
 
-// 小部件里的按键不该再触发 JupyterLab 的快捷键（方向键会跳到别的单元格）
+// 小部件里的按键不该再触发 JupyterLab 与 Notebook 7 的快捷键（方向键会跳到别的单元格）。
+// Notebook 7 抢在小部件之前看按键，而且先认得到焦点的那个元素，所以记号要打在它身上。
 function ownKeys(root) {
-  root.setAttribute("data-lm-suppress-shortcuts", "true");
+  root.addEventListener("focusin", (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true"));
   root.addEventListener("keydown", (event) => { if (!event.ctrlKey && !event.metaKey && !event.shiftKey) event.stopPropagation(); });
 }
 
