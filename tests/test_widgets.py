@@ -154,7 +154,7 @@ def test_figures_show_the_numbers_and_refuse_what_is_not_there(tokenizer):
 @pytest.mark.parametrize("show", [W.show_attention, W.show_stepper])
 def test_a_static_picture_stands_before_the_interactive_one(tokenizer, monkeypatch, show):
     shown = []
-    monkeypatch.setattr(W, "display", shown.append)
+    monkeypatch.setattr(W, "display", lambda thing, **about: shown.append(thing))
     assert show(tiny_bert(), tokenizer, SENTENCE, layer=1, head=1, token=3) is None
     assert [type(thing).__name__ for thing in shown][0] == "Figure" and len(shown) == 2
     assert isinstance(shown[1], (W.AttentionWidget, W.AttentionStepper)) and shown[1].token == 3
@@ -228,7 +228,7 @@ def test_given_weights_compare_and_merge(tokenizer):
     ("head", ["Figure", "HTML"]), ("model", ["Figure", "HTML"]), ("neuron", ["Figure", "HTML"])])
 def test_every_view_leaves_a_static_picture(monkeypatch, view, kinds):
     shown, tokenizer = [], build_tokenizer("char", [SENTENCE])
-    monkeypatch.setattr(W, "display", shown.append)
+    monkeypatch.setattr(W, "display", lambda thing, **about: shown.append(thing))
     W.show_attention(tiny_bert(), tokenizer, SENTENCE, view=view)
     assert [type(thing).__name__ for thing in shown] == kinds and not plt.get_fignums()
 
@@ -243,7 +243,7 @@ def test_the_entry_refuses_what_a_view_cannot_do(tokenizer):
 
 def test_the_comparison_figure_shares_its_scale_and_names_each(tokenizer, monkeypatch):
     shown = []
-    monkeypatch.setattr(W, "display", shown.append)
+    monkeypatch.setattr(W, "display", lambda thing, **about: shown.append(thing))
     model, other = tiny_bert(), tiny_bert(layers=1)
     W.show_attention(model, tokenizer, SENTENCE, layer=1, head=2, token=1, compare=other, names=("随机", "$练过$"))
     left, right = shown[0].axes[:2]

@@ -29,6 +29,7 @@ from utils.attention import (
 )
 from utils.attention_figures import PICK, attention_figure, printable, stepper_figure, visible
 from utils.plotting import heatmap
+from utils.progress import TRANSIENT
 
 __all__ = ["AttentionStepper", "AttentionWidget", "attention_figure", "comparison_figure", "show_attention",
            "show_stepper", "stepper_figure"]
@@ -324,7 +325,8 @@ def show_attention(model, tokenizer, text: str, pair: str | None = None, *, view
         interactive = bertviz_frame(model, tokenizer, text, pair, view=view, max_tokens=max_tokens)
     _show_figure(attention_figure(first, layer, head, picked) if second is None
                  else comparison_figure(first, second, names, layer, head, picked))
-    display(interactive)
+    # bertviz 的一张网页有半 MB：打开着看得到，不写进成品 notebook，那里留静态图
+    display(interactive, metadata=TRANSIENT if view in BERTVIZ else {})
 
 
 def show_stepper(model, tokenizer, text: str, *, layer: int = 0, head: int = 0, token: int = 1) -> None:

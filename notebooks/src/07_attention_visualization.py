@@ -129,16 +129,17 @@ show_attention(plain, tokenizer, text, pair, view="lines", compare=(shipped, tok
 show_attention(fresh, fresh_tokenizer, text, pair, view="lines", compare=(shipped, tokenizer), names=["刚练的", "附带的"])
 
 # %% [markdown]
-# 下面三张用的是 bertviz（Vig，2019）的画法，脚本都装在页面里，不连外网。**头视图**把一层里各个头叠在一起，一种颜色一个头：
+# 下面三张用的是 bertviz（Vig，2019）的画法，脚本都装在页面里，不连外网。它们要运行了才看得见（一张就有半 MB，没有存进这个文件），
+# 旁边的静态图留着。句子只取前一句，好看清。**头视图**把一层里各个头叠在一起，一种颜色一个头：
 
 # %%
-show_attention(shipped, tokenizer, text, pair, view="head")
+show_attention(shipped, tokenizer, text, view="head")
 
 # %% [markdown]
 # **模型视图**把所有的层、所有的头铺开，点一格放大：
 
 # %%
-show_attention(shipped, tokenizer, text, pair, view="model")
+show_attention(shipped, tokenizer, text, view="model")
 
 # %% [markdown]
 # **神经元视图**拆开一个头：查询 $q$、键 $k$ 逐维相乘，看哪几维让分数变大。03 的步进图讲的就是这件事。
