@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,11 +148,13 @@ def encode_text(model: nn.Module, tokenizer, text: str, pair: str | None = None,
                 max_tokens: int = 256) -> dict[str, torch.Tensor]:
     """把一句话变成模型的输入（批大小 1），太长、为空都用中文说清楚。
 
-    错误：TypeError:text 不是字符串；ValueError：没有内容，或词元数超过模型的位置数或 max_tokens。
+    错误：TypeError:text 不是字符串；ValueError：没有内容，有不成对的代理码，或词元数超过模型的位置数或 max_tokens。
     """
     for part in (text, "" if pair is None else pair):
         if not isinstance(part, str):
             raise TypeError(f"句子要是字符串，收到的是 {type(part).__name__}。")
+        if any(unicodedata.category(char) == "Cs" for char in part):
+            raise ValueError("句子里有半个字符（不成对的代理码），不是合法的文字：请删掉它再试。")
     if not text.strip():
         raise ValueError("句子是空的：请至少写一个字。")
     batch = tokenizer(text, pair, return_tensors="pt")

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import BertForMaskedLM
 
 from utils.attention import eager_attention
 from utils.attention_roles import fact_spans
+from utils.objectives import IGNORE
 from utils.tokenization import encode_pair
+from utils.training import logits_at_targets
 
 METHODS = ("末层注意力", "平均注意力", "rollout", "梯度 × 输入")
 
@@ -62,10 +63,9 @@ def log_probability(model: nn.Module, ids: torch.Tensor, position: int, target: 
     """ids: (N, T)，返回每一行在 position 处给 target 的对数概率 (N,)，奈特。"""
     parts = []
     for rows in ids.to(model.device).split(batch_size):
-        if isinstance(model, BertForMaskedLM):                             # 词表头很贵，只在这一个位置算
-            logits = model.cls(model.bert(input_ids=rows).last_hidden_state[:, position])                  # (N, V)
-        else:
-            logits = model(input_ids=rows).logits[:, position]
+        labels = torch.full_like(rows, IGNORE)
+        labels[:, position] = target                                       # 词表头很贵，只在这一个位置算
+        logits, _ = logits_at_targets(model, {"input_ids": rows}, labels, shift=False)                     # (N, V)
         parts.append(logits.float().log_softmax(-1)[:, target].cpu())
     return torch.cat(parts)
 

@@ -7,7 +7,6 @@ bertviz 自己的页面要从 CDN 取 require.js、d3 和 jQuery：断网时一�
 from __future__ import annotations
 
 import html
-import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -108,8 +107,6 @@ def _build(model, tokenizer, text, pair, view, layers, max_tokens) -> tuple[str,
     cap = TOKEN_CAPS[view] if max_tokens is None else max_tokens
     if cap < 2:
         raise ValueError(f"max_tokens 至少是 2，收到的是 {cap}。")
-    if any(isinstance(part, str) and re.search("[\ud800-\udfff]", part) for part in (text, pair)):
-        raise ValueError("句子里有落单的代理码位（半个字符），不是合法的文字：请删掉它再试。")
     inputs = encode_text(model, tokenizer, text, pair, MAX_READ)
     data = neuron_layers(model, inputs) if view == "neuron" else []
     attentions = get_attentions(model, tokenizer, text, pair, MAX_READ)

@@ -43,10 +43,11 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, 
         folder。
     """
     folder.mkdir(parents=True, exist_ok=True)
+    weights = model.state_dict()
     if half:
-        halves = {w.data_ptr(): w.half() for w in model.state_dict().values()}            # 共享的词表头仍共享，只存一份
-        weights = {name: halves[w.data_ptr()] for name, w in model.state_dict().items()}
-    model.save_pretrained(folder, state_dict=weights if half else None)
+        halves = {w.data_ptr(): w.half() for w in weights.values()}                       # 共享的词表头仍共享，只存一份
+        weights = {name: halves[w.data_ptr()] for name, w in weights.items()}
+    model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
     text = json.dumps(info | {"versions": versions()}, ensure_ascii=False, indent=1)
     (folder / "course.json").write_text(text + "\n", encoding="utf-8", newline="\n")

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from utils.attention import get_attentions
 from utils.environment import DATA
+from utils.objectives import IGNORE
+from utils.training import logits_at_targets
 
 PAIRS = DATA / "minimal_pairs.tsv"
 MARKS = re.compile(r"[{}\[\]]")
@@ -110,9 +113,10 @@ def pseudo_log_likelihood(model: nn.Module, tokenizer, sentences: Sequence[str],
     for begin in range(0, len(order), batch_size):
         chosen = order[begin: begin + batch_size]
         batch = tokenizer.pad({"input_ids": [rows[n] for n in chosen]}, return_tensors="pt").to(model.device)
-        states = model.bert(**batch).last_hidden_state                     # (B, T, C)；词表头很贵，只在盖住的位置算
-        logits = model.cls(states[torch.arange(len(chosen)), [where[n] for n in chosen]])                  # (B, V)
-        log_p = logits.float().log_softmax(-1)[torch.arange(len(chosen)), [answers[n] for n in chosen]]    # (B,)
+        labels = torch.full_like(batch["input_ids"], IGNORE)               # (B, T)；词表头很贵，只在盖住的位置算
+        labels[torch.arange(len(chosen)), [where[n] for n in chosen]] = torch.tensor([answers[n] for n in chosen], device=model.device)
+        logits, gold = logits_at_targets(model, batch, labels, shift=False)                                # (B, V), (B,)
+        log_p = -F.cross_entropy(logits.float(), gold, reduction="none")                                   # (B,)
         total.index_add_(0, torch.tensor([owner[n] for n in chosen]), log_p.double().cpu())
     model.train(training)
     return total

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from utils.attention import (
     merge_subwords,
     word_groups,
 )
-from utils.attention_figures import PICK, attention_figure, printable, stepper_figure, visible
+from utils.attention_figures import PICK, attention_figure, attention_grid, printable, stepper_figure, visible
 from utils.plotting import heatmap
 from utils.progress import TRANSIENT
 
@@ -61,8 +60,6 @@ class _Reader:
     merge: bool
 
     def __call__(self, text: str) -> Attentions:
-        if isinstance(text, str) and any(unicodedata.category(char) == "Cs" for char in text):
-            raise ValueError("句子里有半个字符（不成对的代理码），不是合法的文字：请删掉它再试。")
         found = get_attentions(self.model, self.tokenizer, text, self.pair, self.max_tokens)
         return merge_subwords(found, word_groups(self.tokenizer, text, self.pair)) if self.merge else found
 
@@ -281,8 +278,6 @@ def _show_figure(figure: Figure) -> None:
 
 
 def _show_grid(sides: Sequence[Attentions], names: Sequence[str]) -> None:
-    from utils.attention_figures import attention_grid
-
     for number, side in enumerate(sides):
         figure = attention_grid(side)
         if names:
@@ -333,7 +328,5 @@ def show_stepper(model, tokenizer, text: str, *, layer: int = 0, head: int = 0, 
     """取出一个头的 q、k、v，先画五步的静态图，再放能一步步走的交互图。首次使用：03_self_attention。"""
     vectors = get_head_vectors(model, tokenizer, text, layer, head, max_tokens=MAX_TOKENS)
     widget = AttentionStepper(vectors, token=token)
-    figure = stepper_figure(vectors, token)
-    display(figure)
-    plt.close(figure)
+    _show_figure(stepper_figure(vectors, token))
     display(widget)
