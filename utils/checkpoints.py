@@ -1,32 +1,18 @@
 """检查点（checkpoint）：学习者自己练出来的优先，没有就用课程附带的。
 
-附带的检查点在 data/checkpoints/(safetensors、fp16)，由 `python -m utils.checkpoints build` 制作。
+附带的检查点在 data/checkpoints/(safetensors、fp16)，由 `python -m utils.shipped` 制作（utils/shipped.py）。
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, BertForMaskedLM, BertLMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BertLMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
-from utils.environment import (
-    PRESETS,
-    SHIPPED,
-    Preset,
-    choose_preset,
-    fast_bf16,
-    outputs_dir,
-    pick_device,
-    set_seed,
-    versions,
-)
+from utils.environment import SHIPPED, Preset, choose_preset, outputs_dir, versions
 
-LARGER = {"layers": 4, "batch_size": 16}                 # 比预设 cpu 大一档：多一层，每步多一倍的文档
-HELD = 500                                               # 检查点的成绩在多少篇测试文档上量
 KINDS = {"mlm": ("06_mlm_pretraining", "会填空的 BERT"), "clm": ("08_clm_finetuning", "会写正文的解码器")}
 
 
@@ -107,71 +93,3 @@ def load_folder(folder: Path, model_class: type[PreTrainedModel],
     if model_class is BertLMHeadModel:
         model.loss_type = "ForCausalLM"                  # 库认不出这个类该用哪种损失，不写明会有警告
     return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def build_mlm(steps: int, n_docs: int, preset: Preset, seed: int = 2026) -> dict:
-    """制作附带的 MLM 检查点（data/checkpoints/mlm），返回写进 course.json 的说明。"""
-    from utils.corpus import load_corpus
-    from utils.initialization import prepare_heads
-    from utils.tokenization import build_tokenizer
-    from utils.training import bert_config, mlm_collator
-
-    set_seed(seed)
-    corpus = load_corpus(n_docs=n_docs)
-    tokenizer = build_tokenizer("char", corpus["train"]["intro"][:] + corpus["train"]["body"][:],
-                                model_max_length=preset.max_len)
-    model = prepare_heads(BertForMaskedLM(bert_config(preset, tokenizer)))
-    history = _fit(model, tokenizer, corpus, preset, steps, seed, mlm_collator(tokenizer, preset.mask_rate),
-                   mlm_collator(tokenizer, seed=seed), shift=False)
-    info = {"steps": steps, "n_docs": n_docs, "seed": seed, "test_masked_nats": history.eval_loss[-1],
-            "test_masked_accuracy": history.eval_accuracy[-1]}
-    save_checkpoint(model, tokenizer, SHIPPED / "mlm", info, half=True)
-    return info
-
-
-def build_clm(steps: int, n_docs: int, preset: Preset, seed: int = 2026) -> dict:
-    """从附带的 MLM 检查点出发，制作附带的 CLM 检查点（data/checkpoints/clm）。
-
-    与 08 不同，导语也计损失，所以它既会从导语写正文，也会接着「今天是个」写导语。
-    """
-    from utils.corpus import floor, load_corpus
-    from utils.initialization import renew_top
-    from utils.training import clm_collator
-
-    set_seed(seed)
-    corpus = load_corpus(n_docs=n_docs)
-    model, tokenizer, _ = load_checkpoint("mlm", BertLMHeadModel, prefer="shipped", is_decoder=True)
-    renew_top(model)
-    collate = clm_collator(tokenizer)
-    history = _fit(model, tokenizer, corpus, preset, steps, seed, collate, collate, shift=True, learn_intro=True)
-    limit = floor(corpus["test"].select(range(min(HELD, len(corpus["test"])))), "body")["nats_per_token"]
-    info = {"steps": steps, "n_docs": n_docs, "seed": seed, "test_body_nats": history.eval_loss[-1],
-            "test_body_floor": limit, "ratio_to_floor": history.eval_loss[-1] / limit}
-    save_checkpoint(model, tokenizer, SHIPPED / "clm", info, half=True)
-    return info
-
-
-def _fit(model, tokenizer, corpus, preset, steps, seed, collate, held_collate, shift, learn_intro=False):
-    from utils.training import encode_docs, evaluate, fixed_batches, train, training_arguments
-
-    encoded = encode_docs(corpus["train"], tokenizer, preset.max_len, learn_intro)
-    held = fixed_batches(encode_docs(corpus["test"], tokenizer, preset.max_len), held_collate, HELD)
-    args = training_arguments(outputs_dir(preset) / "build", steps, preset, pick_device(), seed)
-    return train(model, encoded, collate, args, lambda m: evaluate(m, held, shift))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="制作课程附带的检查点")
-    parser.add_argument("command", choices=["build"])
-    parser.add_argument("kinds", nargs="*", help="mlm、clm；不写就是两个都做")
-    parser.add_argument("--mlm-steps", type=int, default=16000)
-    parser.add_argument("--clm-steps", type=int, default=10500)
-    parser.add_argument("--docs", type=int, default=200000)
-    options = parser.parse_args()
-    kinds = options.kinds or list(KINDS)
-    if set(kinds) - set(KINDS):
-        parser.error(f"只能做 {'、'.join(KINDS)}。")
-    preset = replace(PRESETS["cpu"], bf16=fast_bf16(), **LARGER)
-    for kind in kinds:
-        maker, steps = (build_mlm, options.mlm_steps) if kind == "mlm" else (build_clm, options.clm_steps)
-        print(json.dumps(maker(steps, options.docs, preset), ensure_ascii=False))
