@@ -649,65 +649,39 @@ for name, (batches, _) in rulers.items():
 #
 # ## 练习
 #
-# **1. 找错（★，3 分钟）** 有人把 `spoil` 里的 `dice < 0.9` 写成了 `dice < 1.0`。四个比例会变成多少？模型会少学什么？
-#
-# <details><summary>参考答案</summary>
-#
-# 「原样」变成 0，随机字变成 20%。模型从此知道：看见的字只要在算损失，就一定是错的或者被盖住的，于是没有理由给「原样」的字
-# 留概率。真正使用时所有字都是原样，表示就会变差。频率核对那一格会当场报错。
-#
-# </details>
-#
-# **2. 先猜再跑（★，5 分钟）** 把 T5 的 `mean_length` 从 3 改成 10，目标会变长还是变短？每篇大约挖几段？
-#
-# <details><summary>参考答案</summary>
-#
-# 挖掉的总数仍是 15%，段数少了，哨兵也就少了，目标略短。一篇 150 字，挖 22 个字左右，段数由 7 段变成 2 段。题目更难：
-# 一长段只能靠意思来补，不能靠左右两个字。
-#
-# </details>
-#
-# **3. 填一个函数（★★，10 分钟）** 写出 ALBERT 的「句子次序预测」：一半保持（导语，正文），一半颠倒成（正文，导语）。
-# 用 `shortcut` 的办法，数相同的字还能答对吗？
-#
+# 每道题下面有一格留了空（`...`），写上你的答案，运行它，再运行紧跟着的 `check`：它用新抽的输入考你，
+# 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
+
+# %%
+from utils.checks import nb05 as check
+
+# %% [markdown] tags=["exercise"]
+# **练习 1 · 一批长短不齐的 CLM**（★★，10 分钟）第 2 节的 `clm_loss` 只管一篇。一批里有长有短，短的补了填充：
+# 写出只在真词元上取平均的损失。`mask` 是 (B, T)，1 是真词元，0 是填充，填充总在右边。
+
+# %% tags=["stub"]
+def padded_clm_loss(logits, ids, mask):                                   # (B, T, V), (B, T), (B, T)
+    ...                                                                   # ← 换成你的代码，返回一个标量
+
+# %% tags=["check"]
+check.padded_clm_loss(padded_clm_loss)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
 #
 # ```python
-# def order_pairs(intros, bodies, generator):
-#     out = []
-#     for a, b in zip(intros, bodies, strict=True):
-#         flip = bool(torch.rand((), generator=generator) < 0.5)
-#         out.append((b, a, 1) if flip else (a, b, 0))
-#     return out
-#
-# print(shortcut(order_pairs(train_docs["intro"][:600], train_docs["body"][:600], generator),
-#                order_pairs(held_docs["intro"][:], held_docs["body"][:], generator)))
+# def padded_clm_loss(logits, ids, mask):
+#     log_p = logits[:, :-1].log_softmax(-1)                              # (B, T-1, V)
+#     picked = log_p.gather(-1, ids[:, 1:, None])[..., 0]                 # (B, T-1)
+#     keep = mask[:, 1:].float()                                          # 要猜的那一位是真词元，才算
+#     return -(picked * keep).sum() / keep.sum()
 # ```
 #
-# 相同的字是对称的，但 `overlap` 是按第二段来算比例：正文比导语长，颠倒之后比例会变，所以仍可能有捷径（长度也是捷径）。
-# 把两段截成一样长再试一次。
+# 看的是 `mask[:, 1:]`，不是 `mask[:, :-1]`：问的是「要猜的那一位」是不是真词元。
 #
 # </details>
-#
-# **4. 解释一幅图（★★，5 分钟）** 第 7 节若把 `is_decoder=True` 去掉，GPT 那一幅会变成什么样？损失会怎样变？为什么这是坏事？
-#
-# <details><summary>参考答案</summary>
-#
-# 整幅都变深：每个位置都看得见下一个字。CLM 的标签正是下一个字，照抄就行，损失会低得可疑；可是写作时下一个字还不存在，
-# 学到的本事用不上。08 会量到这件事。
-#
-# </details>
-#
-# **5. 改一个实验（★★★，15 分钟）** 让「整词 MLM」和「MLM」都用**整词盖**的考卷来考（`rulers["整词 MLM"]`）。哪个更高？
-# 换三个随机种子各做一遍，差别比种子之间的起伏大吗？
-#
-# <details><summary>参考答案</summary>
-#
-# 把 `lesson.seed` 换成 0、1、2，各重练两个模型，记下六个准确率，比较两组的平均与标准差。只练几十秒时差别往往不大，
-# 一次对照下不了结论；06 会在更长的训练里再比一次。
-#
-# </details>
-#
+
+# %% [markdown]
 # ## 延伸阅读
 #
 # - Devlin, Chang, Lee, Toutanova（2019）BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding.
