@@ -163,6 +163,10 @@ def _show(value: Any) -> str:
         return f"{float(value):.6g}"
     if isinstance(value, list | tuple) and len(value) > MAX_SHOWN:
         return f"{type_name(value)}，长 {len(value)}，开头是 {_clip(_nested(list(value[:6]))[:-1])}, ……]"
+    if isinstance(value, torch.nn.Module):
+        return f"模型 {type(value).__name__}"
+    if callable(value):
+        return f"{type_name(value)} {getattr(value, '__name__', '')}".strip()
     return _clip(_nested(value))
 
 
