@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-_AGAIN = 0.2                                              # 秒：异常若被吞掉，隔这么久再投一次
+_AGAIN = 0.5                                              # 秒：异常若被吞掉，隔这么久再投一次
 
 
 class TimeUp(BaseException):
@@ -32,21 +33,36 @@ def run_limited(function: Callable[[], T], seconds: float) -> T:
     异常：
         TimeUp: 时间到了。function 自己的异常原样传出。
     """
-    me, finished, lock = threading.get_ident(), threading.Event(), threading.Lock()
+    me, gate, state = threading.get_ident(), threading.Lock(), {"watching": True}
+    gate.acquire()
 
     def watch() -> None:
         wait = seconds
-        while not finished.wait(wait):
-            with lock:
-                if not finished.is_set():
-                    _deliver(me, TimeUp)
+        while not gate.acquire(timeout=wait):
+            _deliver(me, TimeUp)
             wait = _AGAIN
+        state["watching"] = False
 
     watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
     try:
-        return function()
-    finally:
-        with lock:
-            finished.set()
-            _deliver(me, None)                            # 刚好同时到点的那一个，收回来
+        try:
+            watcher.start()
+            return function()
+        finally:
+            _dismiss(watcher, gate, state)
+    finally:                                              # 异常若恰好落在上面那个 finally 的门口，这里再来一遍
+        _dismiss(watcher, gate, state)
+        _deliver(me, None)                                # 投了还没到的，收回来
+
+
+def _dismiss(watcher: threading.Thread, gate: threading.Lock, state: dict[str, bool]) -> None:
+    """让看表的线程下班，等它真的走了再回来：此后不会再有异常投过来。这几行自己也可能被打断，所以只用不怕打断的操作。"""
+    while True:
+        try:
+            while state["watching"] and watcher.ident is not None:         # 线程没起来的，不必等
+                if gate.locked():
+                    gate.release()
+                time.sleep(0.0005)
+            return
+        except TimeUp:
+            continue
