@@ -18,14 +18,15 @@
 #
 # **学习目标**
 #
-# 1. 把 MLM 检查点变成因果解码器（causal decoder）：换注意力掩码和标签，并量出哪些权重搬得过来。
-# 2. 说清「一条序列、提示不计损失」的标签怎么做，并亲手算一遍损失。
-# 3. 会用「改动未来」的办法检查模型有没有偷看。
-# 4. 把损失放在一元、二元模型和语料下限之间评判，再用事实核对看它写得真不真。
+# 1. 把 MLM 检查点变成因果解码器（causal decoder）：换注意力掩码和标签；会用「改动未来」的办法检查它有没有偷看。
+# 2. 说清「一条序列、提示不计损失」的标签怎么做，亲手算一遍损失，再看一个流传很广的错误配方错在哪里。
+# 3. 量出预训练值多少、该练哪些参数：从头、全部、冻结底层、LoRA，按数据多少比，带着种子的起伏。
+# 4. 量出微调忘了什么、记住了什么：填空的本事、导语、背下来的原文。
+# 5. 把损失放在一元、二元模型和语料下限之间评判，再用事实核对看它写得真不真。
 #
 # **先修**：03（因果掩码）、06（MLM 预训练）。
 #
-# **用时**：两核 CPU 约 5 分钟（大半在训练），GPU 尚未实测。
+# **用时**：两核 CPU 约 6 分钟（大半在训练），GPU 尚未实测。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
@@ -133,16 +134,73 @@ print(f"手写 {loss:.4f}，库 {output.loss:.4f}；算了 {int(at.sum())} 个�
 # %% [markdown]
 # ## 4 一个流传很广的错误配方
 #
-# 很多教程这样写：`input_ids = tokenizer(导语, 补到固定长度)`，`labels = tokenizer(正文, 补到固定长度)`。
-# 两条不同的序列被硬按位置对齐，位置 $t$ 的输入是导语的字，标签却是正文的字，模型从来没在输入里见过前面写了什么；
-# 补齐用的 `[PAD]` 又没有换成 −100，也被当成要学的「字」。看看标签里有多少是填充：
+# 很多教程这样写：`input_ids = tokenizer(导语, 补到固定长度)`，`labels = tokenizer(正文, 补到固定长度)`，`is_decoder` 也不写。
+# 一句报错都没有，损失还降得很快。照着它练一小会儿，看看究竟学到了什么：
 
 # %%
-wrong = tokenizer(corpus["train"]["body"][:200], padding="max_length", truncation=True,
-                  max_length=preset.max_len)["input_ids"]
-share = sum(row.count(tokenizer.pad_token_id) for row in wrong) / sum(map(len, wrong))
+from datasets import Dataset
+from utils.finetuning import adapt
+
+LENGTH = preset.max_len // 2
+tokenizer_settings = dict(padding="max_length", truncation=True, max_length=LENGTH)
+
+def faulty_rows(docs):
+    rows = tokenizer(docs["intro"][:], **tokenizer_settings)
+    return Dataset.from_dict({"input_ids": rows["input_ids"], "attention_mask": rows["attention_mask"],
+                              "labels": tokenizer(docs["body"][:], **tokenizer_settings)["input_ids"],
+                              "length": [LENGTH] * len(docs)})
+
+faulty_train, faulty_test = faulty_rows(corpus["train"].select(range(1000))), faulty_rows(corpus["validation"].select(range(32)))
+
+# %% [markdown]
+# 先数一数标签里有多少是填充，再练：
+
+# %%
+tensors = lambda rows: {k: torch.tensor(rows[k][:]) for k in ("input_ids", "attention_mask", "labels")}   # 都是 (B, T)
+share = (tensors(faulty_train)["labels"] == tokenizer.pad_token_id).float().mean().item()
 lesson.record("错误配方里 [PAD] 占标签的比例", share)
-print(f"补到 {preset.max_len} 时，{share:.0%} 的标签是 [PAD]：只要永远输出 [PAD]，就已经「学会」了大半。")
+faulty, _, _ = load_checkpoint("mlm", BertLMHeadModel, preset=preset)
+collate = lambda rows: {k: torch.tensor([row[k] for row in rows]) for k in ("input_ids", "attention_mask", "labels")}
+adapt(faulty.to(device), faulty_train, collate, 40 if preset.name == "smoke" else 120, preset, lesson.outputs / "trainer", lesson.seed)
+print(f"{share:.0%} 的标签是 [PAD]：只要学会永远输出 [PAD]，就已经「学会」了这么多。")
+
+# %% [markdown]
+# 现在问它三个问题：损失有多少是 `[PAD]` 送的？换成别人的导语，损失变不变？让它写，写出来的是什么？
+
+# %%
+@torch.no_grad()
+def faulty_nats(rows):
+    """（全部标签的平均损失，只算真词元的平均损失，输出里 [PAD] 的比例）。"""
+    batch = {k: v.to(device) for k, v in tensors(rows).items()}
+    labels = batch.pop("labels")[:, 1:]                                   # (B, T-1)
+    logits = faulty(**batch).logits[:, :-1]                               # (B, T-1, V)
+    nats = -logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]  # (B, T-1)
+    real = labels != tokenizer.pad_token_id
+    return nats.mean().item(), nats[real].mean().item(), (logits.argmax(-1) == tokenizer.pad_token_id).float().mean().item()
+
+everything, real_only, pads = faulty_nats(faulty_test)
+shifted = faulty_test.remove_columns(["input_ids", "attention_mask"]).to_dict()
+others = faulty_test[1:]["input_ids"] + faulty_test[:1]["input_ids"], faulty_test[1:]["attention_mask"] + faulty_test[:1]["attention_mask"]
+wrong_intro = Dataset.from_dict(shifted | {"input_ids": others[0], "attention_mask": others[1]})
+_, with_wrong_intro, _ = faulty_nats(wrong_intro)
+
+# %% [markdown]
+# 最后让它贪心地写：给导语，每次取概率最大的字接上去。
+
+# %%
+start = torch.tensor([tokenizer(corpus["validation"][0]["intro"])["input_ids"]], device=device)       # (1, T)
+wrote = faulty.generate(start, max_new_tokens=20, do_sample=False, pad_token_id=0, attention_mask=torch.ones_like(start))
+print(f"报出来的损失 {everything:.2f}，只算真词元 {real_only:.2f} 奈特")
+print(f"配自己的导语 {real_only:.2f}，配别人的导语 {with_wrong_intro:.2f}")
+print(f"它的输出里 {pads:.0%} 是 [PAD]；接着导语写：{' '.join(tokenizer.convert_ids_to_tokens(wrote[0, start.shape[1]:]))}")
+lesson.record("错误配方：报出来的损失", everything, "奈特/词元")
+lesson.record("错误配方：真词元的损失", real_only, "奈特/词元")
+lesson.record("错误配方：配错导语后的变化", with_wrong_intro - real_only, "奈特/词元")
+
+# %% [markdown]
+# 报出来的损失好看，是 `[PAD]` 撑的；真词元上的损失，可以和第 5 节的一元模型比：几乎没学到东西。配谁的导语都差不多，
+# 因为位置 $t$ 的输入是导语的字，标签是正文的字，模型从来没在输入里见过前面写了什么；写起来，最多的自然是 `[PAD]`。
+# 三处要改：正文要和导语接成一条，`is_decoder=True`，填充和提示记 −100。
 
 # %% [markdown]
 # 我们的做法是 `clm_collator`：输入补 `[PAD]`，标签补 −100。在一批上确认填充一个都没算进损失：
@@ -162,6 +220,7 @@ assert (held[0]["labels"][pad] == -100).all()
 # 上面是均匀、一元、二元三条便宜的基线，下面是下限，模型必在其间。
 
 # %%
+import math
 from utils.baselines import bigram_nats, unigram_nats, uniform_nats
 from utils.corpus import floor
 
@@ -172,23 +231,29 @@ baselines = {"均匀猜测": uniform_nats(len(tokenizer)),
              "一元模型": unigram_nats(bodies["train"], bodies["validation"][:len(eval_docs)], len(tokenizer)),
              "二元模型": bigram_nats(bodies["train"], bodies["validation"][:len(eval_docs)], len(tokenizer)),
              "语料下限": limit["nats_per_token"]}
+chars = sum(map(len, eval_docs["body"]))
+to_bits = (chars + len(eval_docs)) / chars / math.log(2)                  # 奈特/词元 → 比特/字：词元里多算了每篇一个 [SEP]
 for name, nats in baselines.items():
-    print(f"{name}：{nats:.3f} 奈特/词元")
+    print(f"{name}：{nats:.3f} 奈特/词元，{nats * to_bits:.3f} 比特/字")
 
 # %% [markdown]
-# ## 6 从哪里出发？
+# ## 6 从哪里出发，练哪些参数？
 #
 # 权重都能装进来，不等于都用得上。MLM 在位置 $t$ 猜的是 $t$ 自己，左右都看；CLM 在位置 $t$ 猜的是 $t+1$，只看左边。
-# 越靠上的层离输出越近，越是为旧题目量身定做的，换了题目，先得忘掉。所以不妨比三个起点：
+# 下面比五种做法，模型一样大，数据、步数、次序都一样：
 #
-# - **全部沿用**：06 的权重原样接着练；
-# - **只留底层**：留下嵌入和第 0 层，上面的层换成新的随机权重（Zhang 等，2021，在微调 BERT 时也这样做过）；
-# - **从头开始**：全是新的。
+# | 做法 | 从哪里出发 | 练哪些 |
+# | --- | --- | --- |
+# | 从头 | 随机权重，用 06 的 `prepare_heads` 摆好起点 | 全部 |
+# | 只留底层 | MLM 的嵌入和第 0 层，上面换成新的（Zhang 等，2021） | 全部 |
+# | 全部 | MLM | 全部 |
+# | 冻结底层 | MLM | 上面一半的层 |
+# | LoRA | MLM | 每个矩阵旁边加一对低秩矩阵，只练它们 |
 #
-# 新的权重都用 06 的 `prepare_heads` 摆好起点，这样比的才是预训练，不是起点。「只留底层」几行就能写出来：
+# 「只留底层」几行就能写出来，收在 `renew_top` 里：
 
 # %%
-from utils.initialization import prepare_heads
+from utils.initialization import prepare_heads, renew_top
 
 KEPT = ("bert.embeddings.", "bert.encoder.layer.0.", "cls.predictions.bias", "cls.predictions.decoder.")
 
@@ -197,64 +262,193 @@ def keep_bottom(model):
     model.load_state_dict({name: w for name, w in fresh.items() if not name.startswith(KEPT)}, strict=False)
     return model
 
-# %% [markdown]
-# 这几行收在 `renew_top` 里。同一个随机种子，两者应当一个数都不差，而留下来的那几块应当与 06 的相同：
-
-# %%
-from utils.initialization import renew_top
-
-def from_mlm():
+def decoder(kind="mlm"):
     torch.manual_seed(lesson.seed)
-    return load_checkpoint("mlm", BertLMHeadModel, preset=preset, is_decoder=True)[0]
+    return load_checkpoint(kind, BertLMHeadModel, preset=preset, prefer="shipped", is_decoder=True)[0]
 
-by_hand, packaged, old = keep_bottom(from_mlm()).state_dict(), renew_top(from_mlm()).state_dict(), mlm.state_dict()
+by_hand, packaged, old = keep_bottom(decoder()).state_dict(), renew_top(decoder()).state_dict(), decoder().state_dict()
 assert all(torch.equal(by_hand[name], packaged[name]) for name in by_hand)
-same = [name for name in old if torch.equal(old[name], packaged[name])]
-print(f"{len(old)} 个张量里，{len(same)} 个与 06 的完全相同")
-assert all(name in same for name in old if name.startswith(KEPT))
+assert all(torch.equal(old[name], packaged[name]) for name in old if name.startswith(KEPT))
 
 # %% [markdown]
-# 三个起点，同样的数据次序，同样的步数，各练一小会儿：
+# LoRA（Hu 等，2021）更省：原来的矩阵 $W$ 不动，旁边加一条低秩的小路，只练 $A$（$r\times D_{in}$）和 $B$（$D_{out}\times r$）：
+#
+# $$h=Wx+\frac{\alpha}{r}BAx$$
+#
+# $B$ 从 0 开始，所以刚加上时什么都没变；练完可以把 $\frac{\alpha}{r}BA$ 并进 $W$。手写一个，与 `peft` 的对一对：
 
 # %%
+from utils.finetuning import add_lora, freeze_bottom, trainable_share
+
+class LoRALinear(torch.nn.Module):
+    def __init__(self, linear, r, alpha):
+        super().__init__()
+        self.linear, self.scale = linear.requires_grad_(False), alpha / r
+        self.A = torch.nn.Parameter(torch.randn(r, linear.in_features) / r)
+        self.B = torch.nn.Parameter(torch.zeros(linear.out_features, r))
+
+    def forward(self, x):
+        return self.linear(x) + self.scale * (x @ self.A.T) @ self.B.T    # (…, D_in) → (…, D_out)
+
+small = add_lora(decoder(), rank=8)
+theirs = small.bert.encoder.layer[0].attention.self.query                 # peft 包好的一层
+mine = LoRALinear(theirs.base_layer, 8, 16)
+
+# %% [markdown]
+# 把同样的 $A$、$B$ 装进两边（$B$ 填上随机数，不然看不出差别），输出应当一样；并进 $W$ 以后，也应当一样：
+
+# %%
+x = torch.randn(3, small.config.hidden_size)
+with torch.no_grad():
+    theirs.lora_B["default"].weight.normal_()
+    mine.A.copy_(theirs.lora_A["default"].weight)
+    mine.B.copy_(theirs.lora_B["default"].weight)
+    torch.testing.assert_close(mine(x), theirs(x))
+    merged = mine.linear.weight + mine.scale * mine.B @ mine.A            # (D_out, D_in)
+    torch.testing.assert_close(x @ merged.T + mine.linear.bias, theirs(x), atol=1e-4, rtol=1e-4)
+for name, model in {"全部": decoder(), "冻结底层": freeze_bottom(decoder(), 2), "LoRA": add_lora(decoder())}.items():
+    print(f"{name}：要练的参数占 {trainable_share(model):.1%}")
+
+# %% [markdown]
+# 开始比。每种做法在 100、1,000、10,000 对导语和正文上各练一次，数据越多步数越多；每一格换两个种子（换数据，也换次序）。
+# 这里的 MLM 一律用课程附带的，免得和你自己练的长短不一。学习率各取合适的：LoRA 的要大一些。
+
+# %%
+from utils.finetuning import scratch_like
+
+WAYS = {"从头": lambda: scratch_like(decoder(), preset, tokenizer, lesson.seed), "只留底层": lambda: renew_top(decoder()),
+        "全部": decoder, "冻结底层": lambda: freeze_bottom(decoder(), 2), "LoRA": lambda: add_lora(decoder())}
+SIZES = {20: 4, 60: 8} if preset.name == "smoke" else {100: 30, 1000: 60, 10000: 120}                 # 对数 → 步数
+SEEDS, few = (0, 1), held[:2]
+
+def tune(make, pairs, steps, seed, lr=None, collate=clm_collator(tokenizer)):
+    rows = encoded["train"].shuffle(seed=seed).select(range(pairs))
+    return adapt(make().to(device), rows, collate, steps, preset, lesson.outputs / "trainer", seed, lr)
+
+runs, tuned = {}, {}
+for pairs, steps in SIZES.items():
+    for seed in SEEDS:
+        for name, make in WAYS.items():
+            tuned[name] = tune(make, pairs, steps, seed, 1e-2 if name == "LoRA" else None)
+            runs.setdefault((name, pairs), []).append(evaluate(tuned[name], few, shift=True)[0])
+
+# %% [markdown]
+# 画成曲线，竖线是两个种子之间的差距：
+
+# %%
+import matplotlib.pyplot as plt
+from statistics import mean
+
+fig, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
+for name, marker in zip(WAYS, "osD^v", strict=True):
+    middle = [mean(runs[name, n]) for n in SIZES]
+    ax.errorbar(list(SIZES), middle, [(max(runs[name, n]) - min(runs[name, n])) / 2 for n in SIZES], marker=marker, capsize=4, label=name)
+ax.axhline(baselines["一元模型"], ls="--", color="0.5", label="一元模型")
+ax.set(xscale="log", xlabel="导语和正文有多少对（步数随之增加）", ylabel="验证损失（奈特/词元）", title="从哪里出发，练哪些")
+_ = ax.legend(ncols=3)
+
+# %% [markdown]
+# 逐格排名次。差距小于种子的起伏，就不分先后：
+
+# %%
+for n in SIZES:
+    order = sorted(WAYS, key=lambda name: mean(runs[name, n]))
+    text = order[0]
+    for better, worse in zip(order, order[1:], strict=False):
+        clear = max(runs[better, n]) < min(runs[worse, n])
+        text += f"{' < ' if clear else ' ≈ '}{worse}"
+    print(f"{n:>6} 对：{text}　　（{'，'.join(f'{name} {mean(runs[name, n]):.2f}' for name in order)}）")
+for name in WAYS:
+    lesson.record(f"{max(SIZES):,} 对、{SIZES[max(SIZES)]} 步后的验证损失（{name}）", mean(runs[name, max(SIZES)]), "奈特/词元")
+assert preset.name == "smoke" or max(runs["全部", max(SIZES)]) < min(runs["从头", max(SIZES)]), "预训练没有用？"
+
+# %% [markdown]
+# 怎么读这张图：预训练值多少，看「从头」与「全部」的差；该不该冻结，看「全部」与「冻结底层」的差。
+#
+# 常听人说微调时该「冻结底层、只练上层」。那是换题目不换看法的时候：BERT 拿去做分类，底层照旧左右都看。这里连注意力的掩码都换了，
+# 每一层都得适应「只看左边」，所以冻住的层成了包袱。要是起点本来就只看左边呢？课程另附了一个练过接龙的解码器（`clm`，
+# 从随机权重起就只看左边）。同样的三种做法，从它出发再比一次：
+
+# %%
+SAME = {"全部": lambda: decoder("clm"), "冻结底层": lambda: freeze_bottom(decoder("clm"), 2), "LoRA": lambda: add_lora(decoder("clm"))}
+middle_size = sorted(SIZES)[1]
+before = evaluate(decoder("clm").to(device), few, shift=True)[0]
+same = {name: [evaluate(tune(make, middle_size, SIZES[middle_size], seed, 1e-3 if name == "LoRA" else 2e-4), few, shift=True)[0]
+               for seed in SEEDS] for name, make in SAME.items()}
+print(f"不练：{before:.3f}；" + "；".join(f"{name} {mean(values):.3f}" for name, values in same.items()) + " 奈特/词元")
+gaps = {"填空的起点": mean(runs["冻结底层", middle_size]) - mean(runs["全部", middle_size]),
+        "接龙的起点": mean(same["冻结底层"]) - mean(same["全部"])}
+for name, gap in gaps.items():
+    lesson.record(f"冻结底层比全部都练多出的损失（{name}）", gap, "奈特/词元")
+
+# %% [markdown]
+# 两个差距一比就清楚了：「冻结底层」值不值得，不是一句口诀，要看旧题和新题差在哪里。Lee 等（2019）在分类任务上也量过：
+# 只练最上面四分之一的层，大约能拿到九成的效果。他们没有换掩码。
+#
+# ## 7 忘了什么
+#
+# 学会了接龙，填空还会吗？把练过的权重装回 `BertForMaskedLM`，在同样的遮盖上再考一次。LoRA 没动原来的矩阵，拿掉它就回到从前。
+
+# %%
+from utils.finetuning import as_masked_lm
+from utils.training import mlm_collator
+
+blanks = fixed_batches(encoded["validation"], mlm_collator(tokenizer, seed=0), 60)
+original, _, _ = load_checkpoint("mlm", BertForMaskedLM, preset=preset, prefer="shipped")
+forgotten = {"微调之前": evaluate(original.to(device), blanks, shift=False)[0]}
+forgotten |= {name: evaluate(as_masked_lm(tuned[name]), blanks, shift=False)[0] for name in ("全部", "冻结底层", "LoRA")}
+for name, nats in forgotten.items():
+    lesson.record(f"填空的损失（{name}）", nats, "奈特/词元")
+assert abs(forgotten["LoRA"] - forgotten["微调之前"]) < 1e-5
+
+# %% [markdown]
+# 这就是灾难性遗忘（catastrophic forgetting）：没有谁叫它忘，只是新题从不考旧题。想两样都会，要么混着练，要么像 LoRA 那样另存一份小的。
+#
+# ## 8 另一种掩码：前缀语言模型
+#
+# 导语是给定的，一个字也不用猜，何必只看左边？UniLM（Dong 等，2019）的做法是：提示之内互相都看得见，正文照旧只看左边。
+# 这叫前缀语言模型（prefix LM）。掩码画出来：
+
+# %%
+from utils.finetuning import prefix_mask
+
+pairs_of_masks = {"因果": prefix_mask(torch.tensor([0]), torch.ones(1, 12).bool()), "前缀（提示 5 个词元）": prefix_mask(torch.tensor([5]), torch.ones(1, 12).bool())}
+fig, axes = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
+for ax, (name, mask) in zip(axes, pairs_of_masks.items(), strict=True):
+    ax.imshow(mask[0, 0] == 0, cmap="Greys")
+    ax.set(title=name, xlabel="被看的位置", ylabel="看的位置")
+
+# %% [markdown]
+# 同样的起点、数据、步数，只换掩码：
+
+# %%
+from utils.finetuning import prefix_collator
+
+largest = max(SIZES)
+held_prefix = fixed_batches(encoded["validation"].select(range(len(eval_docs))), prefix_collator(tokenizer), len(eval_docs))[:2]
+prefix = [evaluate(tune(decoder, largest, SIZES[largest], seed, collate=prefix_collator(tokenizer)), held_prefix, shift=True)[0]
+          for seed in SEEDS]
+causal = runs["全部", largest]
+print(f"因果 {mean(causal):.3f}，前缀 {mean(prefix):.3f} 奈特/词元；"
+      + ("差距超过种子的起伏" if max(prefix) < min(causal) or max(causal) < min(prefix) else "差距在种子的起伏之内"))
+lesson.record("前缀掩码比因果掩码低多少", mean(causal) - mean(prefix), "奈特/词元")
+
+# %% [markdown]
+# 前缀掩码离 MLM 近一些：导语那一段还是左右都看。代价是每一步的缓存要分两段算，09 用的 `generate` 默认不会这样做，所以下面仍用因果掩码。
+#
+# ## 9 微调
+#
+# 从**你的** MLM 出发（没有就用附带的），把全部参数练满。设置与 06 相同（`training_arguments`），只换模型、标签和评估方式。
+
+# %%
+from dataclasses import replace
+from utils.plotting import loss_curve
 from utils.training import train, training_arguments
 
-def from_scratch():
-    model = prepare_heads(BertLMHeadModel(from_mlm().config))
-    model.loss_type = "ForCausalLM"
-    return model
-
-steps, runs = max(20, preset.clm_steps // 15), {}
-for name, make in {"全部沿用": from_mlm, "只留底层": lambda: renew_top(from_mlm()), "从头开始": from_scratch}.items():
-    args = training_arguments(lesson.outputs / "trainer", steps, preset, device, lesson.seed)
-    runs[name] = train(make().to(device), encoded["train"], clm_collator(tokenizer), args,
-                       lambda m: evaluate(m, held[:2], shift=True), evaluations=4)
-
-# %% [markdown]
-# 看图时记着两件事：步数很少，三条线都远没有到头；一次对照只有一个随机种子，小差别不要当真。
-
-# %%
-from utils.plotting import loss_curve
-
-loss_curve({name: (h.eval_steps, h.eval_loss) for name, h in runs.items()}, {"一元模型": baselines["一元模型"]},
-           f"同样练 {steps} 步，三个起点")
-for name, h in runs.items():
-    lesson.record(f"{steps} 步后的验证损失（{name}）", h.eval_loss[-1], "奈特/词元")
-assert preset.name == "smoke" or runs["只留底层"].eval_loss[-1] < runs["从头开始"].eval_loss[-1]
-
-# %% [markdown]
-# 预训练学到的东西，确实搬得过来一部分：比从头开始快。搬得过来的主要在底层：每个字是什么、常和谁挨在一起。
-# 「全部沿用」起步也许更快，可上层要先把旧本事忘掉；练久了谁在前面，练习 4 让你自己量。常听人说微调时该「冻结底层、只练上层」；
-# 这里量到的正好提醒你：留哪些、练哪些，要看新旧两道题差在哪里，先量再说。
-#
-# ## 7 微调
-#
-# 从「只留底层」出发，练满。训练的设置与 06 相同（`training_arguments`），只换模型、标签和评估方式。
-
-# %%
-model = renew_top(from_mlm()).to(device)
-args = training_arguments(lesson.outputs / "trainer", preset.clm_steps, preset, device, lesson.seed)
-history = train(model, encoded["train"], clm_collator(tokenizer), args,
+torch.manual_seed(lesson.seed)
+model, _, _ = load_checkpoint("mlm", BertLMHeadModel, preset=preset, is_decoder=True)
+args = training_arguments(lesson.outputs / "trainer", preset.clm_steps // 2, preset, device, lesson.seed)
+history = train(model.to(device), encoded["train"], clm_collator(tokenizer), args,
                 lambda m: evaluate(m, held, shift=True), {k: baselines[k] for k in ("一元模型", "语料下限")})
 
 # %% [markdown]
@@ -269,16 +463,33 @@ ax = loss_curve({"训练": (history.steps, history.train_loss), "验证": (histo
 # 记下结果。「下限的几倍」是个好读的数：1.0 表示好到不能再好。
 
 # %%
-loss, accuracy = evaluate(model, held, shift=True)
-lesson.record("CLM 正文验证损失", loss, "奈特/词元")
+from_mlm, _ = evaluate(model, held, shift=True)
+lesson.record("CLM 正文验证损失（从 MLM 出发）", from_mlm, "奈特/词元")
+lesson.record("CLM 正文验证损失（从 MLM 出发）", from_mlm * to_bits, "比特/字")
 lesson.record("CLM 语料下限", limit["nats_per_token"], "奈特/词元")
-lesson.record("CLM 损失 ÷ 下限", loss / limit["nats_per_token"], "倍")
-assert loss > 0.97 * limit["nats_per_token"], "低于下限：一定有泄漏"
-assert loss < baselines["一元模型"] - (0.1 if preset.name == "smoke" else 1.0), "没有明显胜过一元模型：学习没有发生"
-assert preset.name == "smoke" or loss < 4 * limit["nats_per_token"]
+lesson.record("CLM 损失 ÷ 下限（从 MLM 出发）", from_mlm / limit["nats_per_token"], "倍")
+assert from_mlm > 0.97 * limit["nats_per_token"], "低于下限：一定有泄漏"
+assert preset.name == "smoke" or from_mlm < baselines["一元模型"] - 1.0, "没有明显胜过一元模型：学习没有发生"
 
 # %% [markdown]
-# ## 8 它真的在读导语吗？
+# 几分钟只够走这么远：掩码换了，每一层都要重新适应。第 6 节已经看到，练过接龙的起点（`clm`）一步不练就低得多，
+# 因为它的预训练和微调是同一种题。今天的大模型正是这样：先拿海量文字练接龙，再拿「提示和回答」微调。我们也这样做，
+# 从 `clm` 出发，学习率调小，只练正文：
+
+# %%
+model = decoder("clm").to(device)
+args = replace(training_arguments(lesson.outputs / "trainer", preset.clm_steps // 2, preset, device, lesson.seed), learning_rate=5e-5)
+fine = train(model, encoded["train"], clm_collator(tokenizer), args, lambda m: evaluate(m, held, shift=True),
+             {k: baselines[k] for k in ("一元模型", "语料下限")}, evaluations=5)
+loss, _ = evaluate(model, held, shift=True)
+lesson.record("CLM 正文验证损失（从接龙出发）", loss, "奈特/词元")
+lesson.record("CLM 正文验证损失（从接龙出发）", loss * to_bits, "比特/字")
+lesson.record("CLM 损失 ÷ 下限（从接龙出发，微调之前）", fine.eval_loss[0] / limit["nats_per_token"], "倍")
+lesson.record("CLM 损失 ÷ 下限（从接龙出发）", loss / limit["nats_per_token"], "倍")
+assert loss > 0.97 * limit["nats_per_token"], "低于下限：一定有泄漏"
+
+# %% [markdown]
+# ## 10 它真的在读导语吗？
 #
 # 损失低，也可能只是学会了新闻腔。做个对照：给每篇正文配上**别人的**导语，再算正文的损失。
 # 如果模型真在用导语，换错导语后损失应当明显变高。
@@ -292,16 +503,61 @@ lesson.record("换错导语后正文损失升高", wrong_loss - loss, "奈特/�
 assert wrong_loss > loss + (0 if preset.name == "smoke" else 0.3)
 
 # %% [markdown]
-# ## 9 让它写
+# 考的时候换，是一种对照；练的时候就换，是另一种：正文一律配别人的导语，其余照旧。练出来的模型再没有什么可抄的。
+
+# %%
+shuffled_docs = corpus["train"].shuffle(seed=0).select(range(largest))
+shuffled_docs = shuffled_docs.remove_columns("intro").add_column("intro", shuffled_docs["intro"][1:] + shuffled_docs["intro"][:1])
+shuffled = [evaluate(adapt(decoder().to(device), encode_docs(shuffled_docs, tokenizer, preset.max_len), clm_collator(tokenizer),
+                           SIZES[largest], preset, lesson.outputs / "trainer", seed), few, shift=True)[0] for seed in SEEDS]
+print(f"配对的导语练出来 {mean(runs['全部', largest]):.3f}，打乱的导语练出来 {mean(shuffled):.3f} 奈特/词元")
+lesson.record("用打乱的导语练，正文损失高多少", mean(shuffled) - mean(runs["全部", largest]), "奈特/词元")
+
+# %% [markdown]
+# ## 11 背下来
+#
+# 「损失降到 0.003」常被当成功。只给 16 对，反复地练：训练损失会低到下限以下，那不是写得好，是背下来了。
+# 怎么看出来？留出集的损失往上走；写出来的东西，大段大段与练过的正文一字不差。
+
+# %%
+tiny = encoded["train"].select(range(16))
+tiny_bodies = corpus["train"]["body"][:16]
+memorizer = adapt(decoder("clm").to(device), tiny, clm_collator(tokenizer), 20 if preset.name == "smoke" else 100, preset,
+                  lesson.outputs / "trainer", lesson.seed, lr=1e-3)
+learned = evaluate(memorizer, fixed_batches(tiny, clm_collator(tokenizer), 16), shift=True)[0]
+unseen = evaluate(memorizer, few, shift=True)[0]
+print(f"16 对上 {learned:.3f}，留出集 {unseen:.3f}；语料下限 {limit['nats_per_token']:.3f} 奈特/词元")
+lesson.record("背书的模型：16 对上的损失", learned, "奈特/词元")
+lesson.record("背书的模型：留出集损失", unseen, "奈特/词元")
+
+# %% [markdown]
+# 给它留出集的导语，看它写的正文里，最长有多少个字与那 16 篇的某一处一字不差；拿没背书的模型和真正的正文来比。
+
+# %%
+from utils.generation import generate
+from utils.novelty import CopyIndex
+
+index, probes = CopyIndex(tiny_bodies), corpus["validation"].select(range(4 if preset.name == "smoke" else 16))
+texts = {"背书的模型": generate(memorizer, tokenizer, probes["intro"][:]), "没背书的模型": generate(model, tokenizer, probes["intro"][:]),
+         "真正的正文": probes["body"][:]}
+spans = {name: mean(len(index.longest_copied_span(t)) for t in written) for name, written in texts.items()}
+for name, length in spans.items():
+    lesson.record(f"与那 16 篇一字不差的最长一段（{name}）", length, "字（各篇平均）")
+example = max(texts["背书的模型"], key=lambda t: len(index.longest_copied_span(t)))
+print(f"背书的模型写：{example}\n其中一字不差抄来的一段：{index.longest_copied_span(example)}")
+
+# %% [markdown]
+# 真正的正文也会与那 16 篇有几个字相同，那是套话；超出这个长度的，就是背来的。所以看到一个低得离奇的训练损失，先问：留出集上呢？
+# %% [markdown]
+# ## 12 让它写
 #
 # 生成的办法是 09 的主题，这里先用最简单的一种：每一步取概率最大的字（贪心，greedy），写到 `[SEP]` 为止。
 # `generate` 在 09 里从头搭起。
 
 # %%
 from utils.facts import check_facts
-from utils.generation import generate
 
-docs = corpus["test"].select(range(40 if preset.name != "smoke" else 8))
+docs = corpus["test"].select(range(100 if preset.name != "smoke" else 8))
 written = generate(model, tokenizer, docs["intro"][:])
 for doc, body in zip(docs.select(range(3)), written, strict=False):
     report = check_facts(doc["intro"], body)
@@ -320,7 +576,7 @@ wrong = sum(len(r.contradicted) + len(r.missing) for r in reports)
 lesson.record("逐项守住的事实", right / (right + wrong), f"比例（共 {right + wrong} 项）")
 lesson.record("守住全部事实的正文", faithful, f"比例（贪心，{len(reports)} 篇）")
 lesson.record("合乎语法的正文", formed, f"比例（贪心，{len(reports)} 篇）")
-assert preset.name == "smoke" or (right > 0.6 * (right + wrong) and faithful >= 0.05), "还没有守住导语里的事实"
+assert preset.name == "smoke" or (right > 0.8 * (right + wrong) and faithful >= 0.5), "还没有守住导语里的事实"
 
 # %% [markdown]
 # 守住了，是抄的还是背的？再考一套：`test_new_names` 句式相同，人名、地名、队名却都是训练时一次没见过的。背书的模型会写成它见过的名字。
@@ -397,8 +653,6 @@ lesson.record("超出下限的损失里，花在导语事实上的份额", on_fa
 # 画成两列：左边是一个词元平均多少奈特，右边是这一类一共占多少个词元。
 
 # %%
-import matplotlib.pyplot as plt
-
 fig, (left, right) = plt.subplots(1, 2, figsize=(8, 2.4), sharey=True, layout="constrained")
 left.barh(list(spent), [sum(v) / len(v) for v in spent.values()])
 left.set(title="一个词元平均多少奈特", xlabel="奈特/词元")
@@ -418,7 +672,7 @@ else:
     print(f"导语：{docs[bad]['intro']}\n模型：{written[bad]}\n写错：{reports[bad].contradicted}\n漏掉：{reports[bad].missing}")
 
 # %% [markdown]
-# ## 10 存起来
+# ## 13 存起来
 #
 # 09 会用它来比较各种生成的办法。
 
@@ -426,17 +680,18 @@ else:
 from utils.checkpoints import save_checkpoint
 
 path = save_checkpoint(model, tokenizer, lesson.outputs / "clm",
-                       {"steps": history.eval_steps[-1], "validation_nats": loss, "floor": limit["nats_per_token"]})
+                       {"steps": fine.eval_steps[-1], "validation_nats": loss, "floor": limit["nats_per_token"]})
 print("已存好：", "、".join(sorted(p.name for p in path.iterdir())))
 
 # %% [markdown]
 # ## 小结
 #
-# - 从 MLM 到 CLM，权重装得进去，变的是掩码（`is_decoder=True`）和标签（错开一位，由模型来错）。
-# - 装得进去不等于用得上：三个起点一量，底层搬得动，上层不如重来。
-# - 检查偷看：改动未来，过去的 logits 应当一点不变。
-# - 一条序列，提示记 −100，填充也记 −100；两条序列硬对齐的配方学不到东西。
-# - 损失放在基线和下限之间看；换错导语的对照说明模型有没有用上导语；事实核对说明它写得真不真。
+# - 从 MLM 到 CLM，权重装得进去，变的是掩码（`is_decoder=True`）和标签（错开一位，由模型来错）。检查偷看：改动未来，过去的 logits 应当一点不变。
+# - 一条序列，提示记 −100，填充也记 −100。两条序列硬对齐的配方，报出来的损失好看，真词元上几乎什么也没学到。
+# - 「冻结底层」不是口诀：换了掩码，冻住的层是包袱；题目不换，冻不冻差别就小。先量再说。
+# - 微调会忘：新题从不考旧题。LoRA 另存一份小的，原来的一点没动。
+# - 预训练的题目离微调的题目越近，同样的几分钟走得越远。
+# - 损失放在基线和下限之间看；换错导语的对照说明模型有没有用上导语；训练损失低过下限，是背下来了；事实核对说明它写得真不真。
 #
 # ## 练习
 #
@@ -524,7 +779,7 @@ check.sees_future(sees_future)
 
 # %% [markdown] tags=["exercise"]
 # **练习 4 · 冻结底层**（★★，8 分钟）冻结 `model`（`BertLMHeadModel`）的嵌入 `model.bert.embeddings` 和下面 `n` 层
-# （`model.bert.encoder.layer`），就地改，不用返回。通过以后用它重做第 6 节：「冻结底层、只练上层」值不值得，由你测到的数说了算。
+# （`model.bert.encoder.layer`），就地改，不用返回。通过以后可以用它改第 6 节：冻一层、冻三层，各是多少？
 
 # %% tags=["stub"]
 def freeze_bottom(model, n):
@@ -595,7 +850,7 @@ check.skips(my_choice)
 # </details>
 
 # %% [markdown] tags=["exercise"]
-# **练习 7 · 解释一个对照**（★★，5 分钟）有人练了一个模型，正文的损失比一元模型低很多；照第 8 节换错导语，损失几乎没有变。这说明什么？
+# **练习 7 · 解释一个对照**（★★，5 分钟）有人练了一个模型，正文的损失比一元模型低很多；照第 10 节换错导语，损失几乎没有变。这说明什么？
 #
 # - A　模型很稳健，导语错了也写得对。
 # - B　模型学会了新闻的写法，却没有用上导语。
@@ -630,11 +885,11 @@ check.ignores_intro(my_reading)
 #
 # </details>
 #
-# **想一想 · 追问到底**（★★，12 分钟）把第 6 节的 `steps` 改成 `preset.clm_steps // 2`，重新运行。先猜：练得久了，三条线的次序会变吗？
+# **想一想 · 追问到底**（★★，12 分钟）把第 6 节 `SIZES` 里 10,000 对的步数改成 600，重新运行。先猜：练得久了，几条线的次序会变吗？
 #
 # <details><summary>参考答案</summary>
 #
-# 看你测到的三个数。「全部沿用」起步快，可它的上层为「猜 t 自己、左右都看」调好了，改起来未必比重新学快，练久了可能被反超。
+# 看你测到的数。「全部」起步快，可它的上层为「猜 t 自己、左右都看」调好了，「只留底层」练久了可能追上来。
 # 步数越少、数据越少，沿用的越值钱；在我们这批语料上，数据并不缺。
 #
 # </details>
@@ -643,5 +898,6 @@ check.ignores_intro(my_reading)
 #
 # - Dong, Yang, Wang 等（2019）Unified Language Model Pre-training for Natural Language Understanding and Generation.
 # - Rothe, Narayan, Severyn（2020）Leveraging Pre-trained Checkpoints for Sequence Generation Tasks.
+# - Hu, Shen, Wallis 等（2021）LoRA: Low-Rank Adaptation of Large Language Models.
 # - Zhang, Wu, Katiyar 等（2021）Revisiting Few-sample BERT Fine-tuning.
 # - Lee, Tang, Lin（2019）What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning.
