@@ -170,7 +170,7 @@ def two_sample_chi2(first: list[str], second: list[str]) -> float:
 
 
 @pytest.mark.parametrize("how", [{"temperature": 0.7}, {"temperature": 1.5, "top_k": 4}, {"temperature": 1.2, "top_p": 0.8},
-                                 {"temperature": 1.2, "min_p": 0.1}, {"temperature": 1.3, "repetition_penalty": 1.5},
+                                 {"temperature": 1.2, "min_p": 0.1}, {"temperature": 0.7, "repetition_penalty": 2.0},
                                  {"temperature": 1.5, "top_k": 20, "top_p": 0.9, "min_p": 0.02}],
                          ids=lambda how: "+".join(how))
 def test_sampled_texts_have_the_frequencies_of_the_library(tokenizer, how):
