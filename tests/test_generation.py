@@ -1,6 +1,7 @@
 """utils.generation、utils.writer、utils.decoding、utils.kv_cache：与 transformers 相等，缓存、分批不改变结果。"""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -157,16 +158,14 @@ def test_no_repeat_ngram_in_writing_equals_library(tokenizer, n, beams):
 
 
 def two_sample_chi2(first: list[str], second: list[str]) -> float:
-    """两批结果是不是同一个分布：卡方检验的 p 值。期望次数不到 5 的并成一组。"""
-    from collections import Counter
-
-    from scipy.stats import chi2_contingency
-
-    counts = Counter(first), Counter(second)
+    """两批结果是不是同一个分布：卡方检验的 p 值。两批合起来不到 20 次的并成一组。"""
+    counts = [Counter(texts) for texts in (first, second)]
     common = [x for x in counts[0] | counts[1] if counts[0][x] + counts[1][x] >= 20]
-    table = [[c[x] for x in common] + [sum(c.values()) - sum(c[x] for x in common)] for c in counts]
-    table = [row[:-1] for row in table] if not any(row[-1] for row in table) else table
-    return chi2_contingency(table).pvalue
+    table = torch.tensor([[c[x] for x in common] + [sum(c.values()) - sum(c[x] for x in common)] for c in counts]).double()
+    table = table[:, table.sum(0) > 0]
+    expected = table.sum(1, keepdim=True) * table.sum(0) / table.sum()
+    chi2, freedom = ((table - expected) ** 2 / expected).sum(), table.size(1) - 1
+    return torch.special.gammaincc(torch.tensor(freedom / 2, dtype=torch.float64), chi2 / 2).item()
 
 
 @pytest.mark.parametrize("how", [{"temperature": 0.7}, {"temperature": 1.5, "top_k": 4}, {"temperature": 1.2, "top_p": 0.8},
@@ -320,6 +319,17 @@ def test_writing_stops_at_sep_at_the_length_and_at_the_last_position(tokenizer):
     assert G.generate(model, tokenizer, INTROS, strategy="beam") == [""] * len(INTROS)
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_min_new_tokens_equals_library(tokenizer, beams):
+    model, how = make_model(tokenizer, 4), {"strategy": "beam", "num_beams": 3}
+    how = how if beams > 1 else {}
+    ours = G.generate(model, tokenizer, INTROS, max_new_tokens=20, min_new_tokens=9, **how)
+    theirs = [library(model, tokenizer, intro, do_sample=False, num_beams=beams, max_new_tokens=20, min_new_tokens=9)
+              for intro in INTROS]
+    assert ours == theirs and min(map(len, ours)) >= 9
+    assert beams > 1 or min(map(len, G.generate(model, tokenizer, INTROS, max_new_tokens=20))) < 9
+
+
 def test_writes_until_positions_run_out(tokenizer):
     model = make_model(tokenizer)
     with torch.no_grad():
@@ -343,6 +353,7 @@ def test_training_state_is_restored(model, tokenizer):
 @pytest.mark.parametrize("how,message", [
     ({"temperature": 0.0}, "温度"), ({"temperature": -1.0}, "温度"), ({"temperature": math.nan}, "温度"),
     ({"top_p": 0.0}, "top_p"), ({"top_p": 1.5}, "top_p"), ({"top_k": 0}, "top_k"), ({"min_p": 1.2}, "min_p"),
+    ({"min_new_tokens": -1}, "min_new_tokens"),
     ({"min_p": -0.1}, "min_p"), ({"no_repeat_ngram": 0}, "no_repeat_ngram"),
     ({"no_repeat_ngram": 1.5}, "no_repeat_ngram"), ({"strategy": "beam", "length_penalty": math.nan}, "length_penalty"),
     ({"repetition_penalty": 0.0}, "重复惩罚"), ({"strategy": "nucleus"}, "策略"),

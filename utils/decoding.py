@@ -123,6 +123,7 @@ class Decoding:
         temperature: 温度 τ > 0；top_k: 只留前 k 个；top_p: 只留累计概率 p；min_p: 只留不小于「最大概率 × min_p」的；
             都只用于抽样，None 表示不用。
         repetition_penalty: 重复惩罚，1 表示不用；no_repeat_ngram: 不许重复几个词元的组，None 表示不用。
+        min_new_tokens: 写够几个词元之前不许写 [SEP]，0 表示随时可以停。
         seed: 随机种子；同一种子、同一行号，抽到的结果不随批的大小而变。
         num_beams, length_penalty: 束宽；分数除以「长度的 length_penalty 次方」。
     异常：
@@ -136,6 +137,7 @@ class Decoding:
     min_p: float | None = None
     repetition_penalty: float = 1.0
     no_repeat_ngram: int | None = None
+    min_new_tokens: int = 0
     seed: int | None = None
     num_beams: int = 4
     length_penalty: float = 1.0
@@ -153,6 +155,8 @@ class Decoding:
                              "请写 strategy=\"sample\"。")
         if self.strategy == "beam" and (self.num_beams < 1 or self.num_beams != int(self.num_beams)):
             raise ValueError(f"束宽 num_beams 必须是正整数，得到 {self.num_beams}。")
+        if self.min_new_tokens < 0 or self.min_new_tokens != int(self.min_new_tokens):
+            raise ValueError(f"min_new_tokens 必须是 0 或正整数，得到 {self.min_new_tokens}。")
         if not math.isfinite(self.length_penalty):
             raise ValueError(f"长度惩罚 length_penalty 必须是有限的数，得到 {self.length_penalty}。")
         probe = torch.zeros(1, 2)                                                  # 越界的参数现在就报错

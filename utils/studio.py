@@ -202,8 +202,9 @@ class Studio(anywidget.AnyWidget):
     def _state(self) -> dict:
         intro, newline, body = self._begun.partition("\n")
         state = {"kind": "state", "run": self._run, "running": self.running, "finished": self.finished, "error": self.error,
-                 "intro": "".join(map(_drawn, intro[:SHOWN])), "body": [_drawn(c) for c in body[:SHOWN]], "part": "body" if newline else "intro",
-                 "steps": [self._step_message(at) for at in range(len(self.steps))], "marks": [], "verdict": ""}
+                 "intro": "".join(map(_drawn, intro[:SHOWN])), "body": [_drawn(c) for c in body[:SHOWN]],
+                 "part": "body" if newline else "intro", "marks": [], "verdict": "",
+                 "steps": [self._step_message(at) for at in range(len(self.steps))]}
         if not self.running and self.steps and not self.error:
             state |= self._facts()
         return state

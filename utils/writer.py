@@ -88,6 +88,7 @@ class Writer:
         self.decoder = (CachedDecoder if use_cache else UncachedDecoder)(model, ids, real.to(device), room)
         self.banned = torch.zeros(self.decoder.logits.size(-1), dtype=torch.bool, device=device)
         self.banned[tokenizer.convert_tokens_to_ids(list(NEVER))] = True
+        self.sep, self.written = tokenizer.sep_token_id, 0                 # written：已经写了几步
         self.seen = None                                                   # (B, V)：出现过的词元
         self.ids = None if how.no_repeat_ngram is None else ids            # (B, T)：已有的词元
         if how.repetition_penalty != 1:
@@ -95,8 +96,12 @@ class Writer:
             self.seen = none.scatter(1, ids, True)
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """重复惩罚、禁止重复的 n 元组，再去掉禁用的词元。（B, V） -> (B, V)"""
-        return self.how.curb(logits, self.seen, self.ids).masked_fill(self.banned, -math.inf)
+        """重复惩罚、禁止重复的 n 元组，再去掉禁用的词元；没写够时也不许停。（B, V） -> (B, V)"""
+        banned = self.banned
+        if self.written < self.how.min_new_tokens:
+            banned = banned.clone()
+            banned[self.sep] = True
+        return self.how.curb(logits, self.seen, self.ids).masked_fill(banned, -math.inf)
 
     def choose(self, u: torch.Tensor | None) -> torch.Tensor:
         """为每行挑一个词元，（B，）。"""
@@ -109,6 +114,7 @@ class Writer:
             self.seen = self.seen.scatter(1, tokens[:, None], True)
         if self.ids is not None:
             self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
+        self.written += 1
         self.decoder.advance(tokens)
 
     def select(self, keep: torch.Tensor) -> None:
