@@ -133,7 +133,6 @@ function render({ model, el }) {
   function drawAll() {
     article.replaceChildren();
     parts = { intro: paragraph("导语") };
-    if (!state.run) parts.intro.append(html("span", { class: "hz-muted" }, "按「写」，看它一个字一个字地写。"));
     parts.intro.append(html("span", { class: "hz-given" }, state.intro));
     if (state.part === "body") bodyPart();
     // 正文的每个字占几个位置：事实的起止按字数算，给定的开头一格算一个字
@@ -160,7 +159,7 @@ function render({ model, el }) {
         open = null;
       }
     }
-    verdict.textContent = state.verdict;
+    verdict.textContent = state.run ? state.verdict : "按「写」，看它一个字一个字地往下写。";
     error.textContent = state.error;
     legend.hidden = !state.steps.length;
     write.textContent = state.steps.length ? "重写" : "写";
