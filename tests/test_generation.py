@@ -1,6 +1,7 @@
-"""utils.generation、utils.decoding、utils.kv_cache：与 transformers 相等，缓存、分批不改变结果。"""
+"""utils.generation、utils.writer、utils.decoding、utils.kv_cache：与 transformers 相等，缓存、分批不改变结果。"""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -8,12 +9,17 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertLMHeadModel,
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
+from utils import decoding as D
 from utils import generation as G
+from utils import writer as W
+from utils.kv_cache import CachedDecoder, UncachedDecoder
 from utils.tokenization import build_tokenizer
 
 TEXT = "今天是个大晴天，鹤鸣市最低气温8摄氏度。昼夜温差达9度，老人和孩子要注意添衣！银滩队以3比2获胜"
@@ -55,7 +61,7 @@ def model(tokenizer):
 def library(model, tokenizer, intro, **options):
     """transformers 自己的 generate，返回新写的文字（不含 [SEP]）。"""
     ids = torch.tensor([G.encode_prompt(tokenizer, intro, "")])
-    banned = tokenizer.convert_tokens_to_ids(list(G.NEVER))
+    banned = tokenizer.convert_tokens_to_ids(list(W.NEVER))
     out = model.generate(ids, attention_mask=torch.ones_like(ids), eos_token_id=tokenizer.sep_token_id,
                          pad_token_id=0, suppress_tokens=banned, **options)
     return tokenizer.decode(out[0, ids.size(1):], skip_special_tokens=True)
@@ -66,7 +72,7 @@ def library(model, tokenizer, intro, **options):
 def test_top_k_equals_library(k):
     logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(k))
     logits[0, :10] = logits[0, 10]                                   # 并列
-    torch.testing.assert_close(G.top_k_filter(logits, k), TopKLogitsWarper(k)(None, logits))
+    torch.testing.assert_close(D.top_k_filter(logits, k), TopKLogitsWarper(k)(None, logits))
 
 
 @pytest.mark.parametrize("p", [1e-9, 0.3, 0.9, 1.0])
@@ -74,22 +80,43 @@ def test_top_p_equals_library(p):
     logits = 3 * torch.randn(4, 50, generator=torch.Generator().manual_seed(int(100 * p)))
     logits[1] = 0.0                                                  # 均匀分布
     logits[2, 5:] = -math.inf
-    torch.testing.assert_close(G.top_p_filter(logits, p), TopPLogitsWarper(p)(None, logits))
+    torch.testing.assert_close(D.top_p_filter(logits, p), TopPLogitsWarper(p)(None, logits))
+
+
+@pytest.mark.parametrize("m", [0.0, 0.05, 0.5, 1.0])
+def test_min_p_equals_library(m):
+    logits = 3 * torch.randn(4, 50, generator=torch.Generator().manual_seed(int(100 * m)))
+    logits[1] = 0.0
+    logits[2, 5:] = -math.inf
+    torch.testing.assert_close(D.min_p_filter(logits, m), MinPLogitsWarper(m)(None, logits))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 40])
+def test_no_repeat_ngram_equals_library_and_a_plain_loop(n):
+    generator = torch.Generator().manual_seed(n)
+    ids, logits = torch.randint(4, (5, 30), generator=generator), torch.randn(5, 4, generator=generator)
+    banned = D.no_repeat_ngram(logits, ids, n)
+    torch.testing.assert_close(banned, NoRepeatNGramLogitsProcessor(n)(ids, logits.clone()))
+    for row, written in enumerate(ids.tolist()):
+        seen = {tuple(written[i: i + n]) for i in range(len(written) - n + 1)}
+        for token in range(4):
+            assert banned[row, token].isinf() == ((*written[len(written) - n + 1:], token) in seen)
 
 
 def test_repetition_penalty_equals_library():
     logits = torch.randn(3, 20, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([[1, 2, 2, 7], [0, 0, 0, 0], [19, 3, 4, 5]])
     seen = torch.zeros(3, 20, dtype=torch.bool).scatter(1, ids, True)
-    torch.testing.assert_close(G.repetition_penalty(logits, seen, 1.7),
+    torch.testing.assert_close(D.repetition_penalty(logits, seen, 1.7),
                                RepetitionPenaltyLogitsProcessor(1.7)(ids, logits.clone()))
 
 
 def test_filters_leave_their_input_alone():
     logits = torch.randn(2, 9)
     before = logits.clone()
-    G.top_k_filter(logits, 2), G.top_p_filter(logits, 0.2), G.apply_temperature(logits, 0.5)
-    G.repetition_penalty(logits, torch.ones(2, 9, dtype=torch.bool), 2.0)
+    D.top_k_filter(logits, 2), D.top_p_filter(logits, 0.2), D.apply_temperature(logits, 0.5)
+    D.min_p_filter(logits, 0.9), D.no_repeat_ngram(logits, torch.zeros(2, 3, dtype=torch.long), 1)
+    D.repetition_penalty(logits, torch.ones(2, 9, dtype=torch.bool), 2.0)
     assert torch.equal(logits, before)
 
 
@@ -97,13 +124,13 @@ def test_sample_frequencies_match_probabilities():
     logits = torch.tensor([[0.0, 1.0, -math.inf, 2.0, -1.0]])
     p, n = logits.softmax(-1)[0], 20_000
     u = torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    counts = torch.bincount(G.sample_next(logits.expand(n, -1), u), minlength=5)
+    counts = torch.bincount(D.sample_next(logits.expand(n, -1), u), minlength=5)
     assert counts[2] == 0
     chi2 = ((counts - n * p)[p > 0] ** 2 / (n * p[p > 0])).sum()
     assert chi2 < 16.27                                              # 自由度 3，显著性 0.001
     ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
     middle = torch.tensor([[-math.inf, 0.0, -math.inf]]).expand(2, -1)
-    assert G.sample_next(middle, ends).tolist() == [1, 1]            # 两端也落不到概率为 0 的词元上
+    assert D.sample_next(middle, ends).tolist() == [1, 1]            # 两端也落不到概率为 0 的词元上
 
 
 # ---- 与 transformers 的 generate 逐字相等
@@ -118,7 +145,65 @@ def test_greedy_equals_library(tokenizer, seed, penalty):
     assert penalty > 1 or len({len(text) for text in ours}) > 1      # 各行长短不一，才考得到逐行停止
 
 
-@pytest.mark.parametrize("beams,length_penalty", [(1, 1.0), (2, 1.0), (4, 0.0), (5, 1.6)])
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_no_repeat_ngram_in_writing_equals_library(tokenizer, n, beams):
+    for seed in (0, 4):
+        model = make_model(tokenizer, seed)
+        how = {"strategy": "beam", "num_beams": beams} if beams > 1 else {}
+        ours = G.generate(model, tokenizer, INTROS, max_new_tokens=20, no_repeat_ngram=n, **how)
+        theirs = [library(model, tokenizer, intro, do_sample=False, num_beams=beams, max_new_tokens=20,
+                          no_repeat_ngram_size=n) for intro in INTROS]
+        assert ours == theirs != G.generate(model, tokenizer, INTROS, max_new_tokens=20, **how)
+
+
+def two_sample_chi2(first: list[str], second: list[str]) -> float:
+    """两批结果是不是同一个分布：卡方检验的 p 值。两批合起来不到 20 次的并成一组。"""
+    counts = [Counter(texts) for texts in (first, second)]
+    common = [x for x in counts[0] | counts[1] if counts[0][x] + counts[1][x] >= 20]
+    table = torch.tensor([[c[x] for x in common] + [sum(c.values()) - sum(c[x] for x in common)] for c in counts]).double()
+    table = table[:, table.sum(0) > 0]
+    expected = table.sum(1, keepdim=True) * table.sum(0) / table.sum()
+    chi2, freedom = ((table - expected) ** 2 / expected).sum(), table.size(1) - 1
+    return torch.special.gammaincc(torch.tensor(freedom / 2, dtype=torch.float64), chi2 / 2).item()
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0.7}, {"temperature": 1.5, "top_k": 4}, {"temperature": 1.2, "top_p": 0.8},
+                                 {"temperature": 1.2, "min_p": 0.1}, {"temperature": 0.7, "repetition_penalty": 2.0},
+                                 {"temperature": 1.5, "top_k": 20, "top_p": 0.9, "min_p": 0.02}],
+                         ids=lambda how: "+".join(how))
+def test_sampled_texts_have_the_frequencies_of_the_library(tokenizer, how):
+    model, n = make_model(tokenizer, 4), 1500
+    with torch.no_grad():
+        model.cls.predictions.decoder.weight *= 0.6                   # 分布放平，才有得比
+    ours = G.generate(model, tokenizer, [INTROS[1]] * n, max_new_tokens=2, seed=5, batch_size=n, **how)
+    ids = torch.tensor([G.encode_prompt(tokenizer, INTROS[1], "")])
+    torch.manual_seed(6)
+    options = {"top_k": 0, "top_p": 1.0} | how                        # 库的 top_k 默认是 50
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, num_return_sequences=n, max_new_tokens=2,
+                         eos_token_id=tokenizer.sep_token_id, pad_token_id=0,
+                         suppress_tokens=tokenizer.convert_tokens_to_ids(list(W.NEVER)), **options)
+    theirs = tokenizer.batch_decode(out[:, ids.size(1):], skip_special_tokens=True)
+    assert len(set(theirs)) > 3
+    assert two_sample_chi2(ours, theirs) > 1e-4
+    others = {"temperature": 1.3 * how["temperature"], "top_k": 2, "min_p": 0.6, "repetition_penalty": 1.0}
+    wrong = {key: others.get(key, value) for key, value in how.items()}
+    off = G.generate(model, tokenizer, [INTROS[1]] * n, max_new_tokens=2, seed=5, batch_size=n, **wrong)
+    assert two_sample_chi2(off, theirs) < 1e-4                        # 参数不对，检验看得出来
+
+
+def test_left_padded_batch_equals_the_library_batch(tokenizer):
+    model = make_model(tokenizer, 1)
+    prompts = [G.encode_prompt(tokenizer, intro, "") for intro in INTROS]
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
+    out = model.generate(ids, attention_mask=(ids != 0).long(), do_sample=False, max_new_tokens=20, pad_token_id=0,
+                         eos_token_id=tokenizer.sep_token_id, suppress_tokens=tokenizer.convert_tokens_to_ids(list(W.NEVER)))
+    theirs = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+    assert G.generate(model, tokenizer, INTROS, max_new_tokens=20) == theirs
+
+
+@pytest.mark.parametrize("beams,length_penalty", [(1, 1.0), (2, 1.0), (4, 0.0), (5, 1.6), (3, -1.0)])
 def test_beam_search_equals_library(tokenizer, beams, length_penalty):
     for seed in (0, 1):
         model = make_model(tokenizer, seed)
@@ -134,7 +219,7 @@ def test_cached_logits_equal_uncached(model, tokenizer):
     prompts = [G.encode_prompt(tokenizer, intro, "") for intro in INTROS]
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
-    cached, plain = (decoder(model, ids, ids != 0, 10) for decoder in (G.CachedDecoder, G.UncachedDecoder))
+    cached, plain = (decoder(model, ids, ids != 0, 10) for decoder in (CachedDecoder, UncachedDecoder))
     for step in range(10):
         torch.testing.assert_close(cached.logits, plain.logits, atol=2e-4, rtol=1e-4)
         tokens = plain.logits.argmax(-1)
@@ -146,7 +231,8 @@ def test_cached_logits_equal_uncached(model, tokenizer):
 
 
 @pytest.mark.parametrize("how", [{}, {"temperature": 1.3, "top_k": 20, "top_p": 0.95, "seed": 7},
-                                 {"repetition_penalty": 1.3}, {"strategy": "beam", "num_beams": 3}])
+                                 {"repetition_penalty": 1.3}, {"strategy": "beam", "num_beams": 3}, {"no_repeat_ngram": 2},
+                                 {"temperature": 2.0, "min_p": 0.05, "seed": 2}])
 def test_batching_and_cache_do_not_change_the_text(model, tokenizer, how):
     together = G.generate(model, tokenizer, INTROS, max_new_tokens=25, **how)
     assert together == G.generate(model, tokenizer, INTROS, max_new_tokens=25, use_cache=False, **how)
@@ -170,8 +256,8 @@ def test_never_writes_special_tokens(tokenizer):
         model.cls.predictions.bias[: len(tokenizer)] = 0.0
         model.cls.predictions.bias[[0, 1, 2, 4]] = 50.0              # [PAD] [UNK] [CLS] [MASK] 本来必胜
     steps = list(G.stream(model, tokenizer, "今天", max_new_tokens=20))
-    assert steps and not {s.text for s in steps} & set(G.NEVER)
-    assert not {c.text for s in steps for c in s.candidates} & set(G.NEVER)
+    assert steps and not {s.text for s in steps} & set(W.NEVER)
+    assert not {c.text for s in steps for c in s.candidates} & set(W.NEVER)
     assert all(len(t) for t in G.generate(model, tokenizer, INTROS, max_new_tokens=5, temperature=5.0))
 
 
@@ -204,6 +290,46 @@ def test_stream_probabilities(model, tokenizer):
         assert order == sorted(order, reverse=True)
 
 
+def test_stream_continues_with_the_same_random_numbers(tokenizer):
+    model = make_model(tokenizer)
+    with torch.no_grad():
+        model.cls.predictions.bias[tokenizer.sep_token_id] = -1e4
+    how = {"temperature": 1.5, "seed": 3}
+    whole = [s.text for s in G.stream(model, tokenizer, "今天是个\n", max_new_tokens=30, **how)]
+    assert len(whole) == 30
+    head = "".join(whole[:8])
+    rest = [s.text for s in G.stream(model, tokenizer, "今天是个\n" + head, max_new_tokens=22, skip=8, **how)]
+    assert rest == whole[8:]
+    assert rest != [s.text for s in G.stream(model, tokenizer, "今天是个\n" + head, max_new_tokens=22, **how)]
+
+
+def test_the_written_token_is_always_among_the_candidates(model, tokenizer):
+    steps = list(G.stream(model, tokenizer, "今天是个\n", max_new_tokens=40, n_candidates=2, temperature=5.0, seed=1))
+    assert all(len(s.candidates) == 2 and s.text in [c.text for c in s.candidates] for s in steps)
+
+
+def test_writing_stops_at_sep_at_the_length_and_at_the_last_position(tokenizer):
+    model = make_model(tokenizer, 4)
+    natural = G.generate(model, tokenizer, INTROS, max_new_tokens=40)
+    assert any(len(text) < 40 for text in natural)                    # 有的自己停下
+    assert G.generate(model, tokenizer, INTROS, max_new_tokens=5) == [text[:5] for text in natural]
+    with torch.no_grad():
+        model.cls.predictions.bias[tokenizer.sep_token_id] = 1e4      # 每一步都想停
+    assert G.generate(model, tokenizer, INTROS) == [""] * len(INTROS)  # 提示末尾的 [SEP] 不算
+    assert G.generate(model, tokenizer, INTROS, strategy="beam") == [""] * len(INTROS)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_min_new_tokens_equals_library(tokenizer, beams):
+    model, how = make_model(tokenizer, 4), {"strategy": "beam", "num_beams": 3}
+    how = how if beams > 1 else {}
+    ours = G.generate(model, tokenizer, INTROS, max_new_tokens=20, min_new_tokens=9, **how)
+    theirs = [library(model, tokenizer, intro, do_sample=False, num_beams=beams, max_new_tokens=20, min_new_tokens=9)
+              for intro in INTROS]
+    assert ours == theirs and min(map(len, ours)) >= 9
+    assert beams > 1 or min(map(len, G.generate(model, tokenizer, INTROS, max_new_tokens=20))) < 9
+
+
 def test_writes_until_positions_run_out(tokenizer):
     model = make_model(tokenizer)
     with torch.no_grad():
@@ -226,7 +352,10 @@ def test_training_state_is_restored(model, tokenizer):
 # ---- 说得清楚的错误
 @pytest.mark.parametrize("how,message", [
     ({"temperature": 0.0}, "温度"), ({"temperature": -1.0}, "温度"), ({"temperature": math.nan}, "温度"),
-    ({"top_p": 0.0}, "top_p"), ({"top_p": 1.5}, "top_p"), ({"top_k": 0}, "top_k"),
+    ({"top_p": 0.0}, "top_p"), ({"top_p": 1.5}, "top_p"), ({"top_k": 0}, "top_k"), ({"min_p": 1.2}, "min_p"),
+    ({"min_new_tokens": -1}, "min_new_tokens"),
+    ({"min_p": -0.1}, "min_p"), ({"no_repeat_ngram": 0}, "no_repeat_ngram"),
+    ({"no_repeat_ngram": 1.5}, "no_repeat_ngram"), ({"strategy": "beam", "length_penalty": math.nan}, "length_penalty"),
     ({"repetition_penalty": 0.0}, "重复惩罚"), ({"strategy": "nucleus"}, "策略"),
     ({"strategy": "greedy", "top_p": 0.9}, "抽样"), ({"strategy": "beam", "num_beams": 0}, "束宽"),
     ({"max_new_tokens": 0}, "max_new_tokens"), ({"max_new_tokens": 1000}, "最多是")])

@@ -32,25 +32,6 @@ def test_chrf_and_bleu():
     assert M.bleu(["最高气温二十度左右。"], ["最高气温二十度上下。"]) > 30     # 不按字切的话会是 0
 
 
-def test_longest_copied_span():
-    index = M.CopyIndex(["今天是个大晴天，市民出门晒太阳。", "银滩队以三比二获胜，球迷欢呼。"], n=4)
-    assert index.longest_copied_span("昨天银滩队以三比二落败") == "银滩队以三比二"
-    assert index.longest_copied_span("完全不同的一句话") == ""
-    assert index.longest_copied_span("今天") == ""
-    assert index.longest_copied_span("今天是个大晴天，市民出门晒太阳。") == "今天是个大晴天，市民出门晒太阳。"
-    assert index.copied_share(["今天是个大晴天，", "毫不相干的话哦"]) == pytest.approx(0.5)
-
-
-def test_longest_copied_span_against_brute_force():
-    generator = torch.Generator().manual_seed(0)
-    texts = ["".join("甲乙丙"[i] for i in torch.randint(3, (30,), generator=generator)) for _ in range(12)]
-    index = M.CopyIndex(texts[:8], n=2)
-    for text in texts[8:]:
-        spans = {text[i:j] for i in range(30) for j in range(i + 2, 31)}
-        longest = max(len(s) for s in spans if any(s in source for source in texts[:8]))
-        assert len(index.longest_copied_span(text)) == longest
-
-
 def test_fidelity_on_the_corpus_and_on_swapped_bodies():
     docs = corpus.generate("test", 30)
     intros, bodies = list(docs["intro"]), list(docs["body"])
@@ -84,6 +65,8 @@ def test_body_bits_per_char_equals_one_at_a_time():
             logits = model(input_ids=ids).logits[0, prompt - 1: -1]
         nats += F.cross_entropy(logits, ids[0, prompt:], reduction="sum").item()
     assert got == pytest.approx(nats / math.log(2) / sum(map(len, bodies)), rel=1e-5)
+    loss = M.body_loss(model, tokenizer, intros, bodies, batch_size=3)
+    assert loss == pytest.approx(nats / (sum(map(len, bodies)) + len(bodies)), rel=1e-5)
     assert got == pytest.approx(math.log2(len(tokenizer)), rel=0.1)  # 没练过的模型接近均匀分布
 
 
@@ -94,6 +77,8 @@ def test_errors_in_chinese():
         M.repetition([])
     with pytest.raises(ValueError, match="正整数"):
         M.distinct_n(["文章"], 0)
+    with pytest.raises(ValueError, match="一一对应"):
+        M.body_loss(None, None, ["甲", "乙"], ["甲"])
     for metric in (M.chrf, M.bleu, M.fidelity):
         with pytest.raises(ValueError, match="一一对应"):
             metric(["甲", "乙"], ["甲"])

@@ -1,4 +1,4 @@
-"""从下一个字的分布里挑字：温度、top-k、top-p、重复惩罚、抽样，以及「怎样挑」的一张设置单。
+"""从下一个字的分布里挑字：温度、top-k、top-p、min-p、重复惩罚、禁止重复的 n 元组、抽样，以及「怎样挑」的一张设置单。
 
 首次实现：09_generation。
 """
@@ -53,6 +53,38 @@ def top_p_filter(logits: torch.Tensor, p: float) -> torch.Tensor:
     return logits.masked_fill(torch.zeros_like(tail).scatter(-1, index, tail), -math.inf)
 
 
+def min_p_filter(logits: torch.Tensor, m: float) -> torch.Tensor:
+    """min-p：只留概率不小于「最大概率 × m」的词元，其余变成 −∞。
+
+    参数：logits: (B, V)；m: [0, 1]，0 表示不限。返回：（B, V）。概率最大的词元总会留下。
+    异常：ValueError: m 不在 [0, 1] 内。
+    来源：Nguyen 等（2025）；首次实现：09_generation。
+    """
+    if not 0 <= m <= 1:
+        raise ValueError(f"min_p 必须在 [0, 1] 之内，得到 {m}。")
+    p = logits.softmax(-1)
+    return logits.masked_fill(p < m * p.amax(-1, keepdim=True), -math.inf)
+
+
+def no_repeat_ngram(logits: torch.Tensor, ids: torch.Tensor, n: int) -> torch.Tensor:
+    """禁止重复的 n 元组（no-repeat n-gram）：会凑成一个已经出现过的 n 元组的词元，变成 −∞。
+
+    参数：logits: (B, V)；ids: (B, T) 已有的词元（提示里的也算）；n: 几个词元一组，正整数。
+    返回：（B, V）。异常：ValueError: n 不是正整数。
+    来源：Paulus 等（2018）；首次实现：09_generation。
+    """
+    if n < 1 or n != int(n):
+        raise ValueError(f"no_repeat_ngram 必须是正整数，得到 {n}。")
+    if ids.size(1) < n:
+        return logits
+    windows = ids.unfold(1, int(n), 1)                                             # (B, T-n+1, n)：全部 n 元组
+    last = ids[:, ids.size(1) - n + 1:]                                            # (B, n-1)：刚写的 n-1 个
+    row, place = (windows[..., :-1] == last[:, None]).all(-1).nonzero(as_tuple=True)
+    logits = logits.clone()
+    logits[row, windows[row, place, -1]] = -math.inf
+    return logits
+
+
 def repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
     """重复惩罚：已经出现过的词元，正的 logit 除以 penalty，负的乘以 penalty。
 
@@ -87,9 +119,11 @@ class Decoding:
 
     属性：
         strategy: "greedy" 贪心、"sample" 抽样、"beam" 束搜索；
-            None 时，设了温度、top_k、top_p 或种子就是抽样，否则是贪心。
-        temperature: 温度 τ > 0;top_k: 只留前 k 个；top_p: 只留累计概率 p；都只用于抽样，None 表示不用。
-        repetition_penalty: 重复惩罚，1 表示不用。
+            None 时，设了温度、top_k、top_p、min_p 或种子就是抽样，否则是贪心。
+        temperature: 温度 τ > 0；top_k: 只留前 k 个；top_p: 只留累计概率 p；min_p: 只留不小于「最大概率 × min_p」的；
+            都只用于抽样，None 表示不用。
+        repetition_penalty: 重复惩罚，1 表示不用；no_repeat_ngram: 不许重复几个词元的组，None 表示不用。
+        min_new_tokens: 写够几个词元之前不许写 [SEP]，0 表示随时可以停。
         seed: 随机种子；同一种子、同一行号，抽到的结果不随批的大小而变。
         num_beams, length_penalty: 束宽；分数除以「长度的 length_penalty 次方」。
     异常：
@@ -100,13 +134,16 @@ class Decoding:
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
     repetition_penalty: float = 1.0
+    no_repeat_ngram: int | None = None
+    min_new_tokens: int = 0
     seed: int | None = None
     num_beams: int = 4
     length_penalty: float = 1.0
 
     def __post_init__(self):
-        sampling = {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "seed")}
+        sampling = {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "min_p", "seed")}
         given = [name for name, value in sampling.items() if value is not None]
         if self.strategy is None:
             object.__setattr__(self, "strategy", "sample" if given else "greedy")
@@ -118,16 +155,28 @@ class Decoding:
                              "请写 strategy=\"sample\"。")
         if self.strategy == "beam" and (self.num_beams < 1 or self.num_beams != int(self.num_beams)):
             raise ValueError(f"束宽 num_beams 必须是正整数，得到 {self.num_beams}。")
-        probe = torch.zeros(1, 2)
-        self.filter(repetition_penalty(probe, probe > 0, self.repetition_penalty))      # 越界的参数现在就报错
+        if self.min_new_tokens < 0 or self.min_new_tokens != int(self.min_new_tokens):
+            raise ValueError(f"min_new_tokens 必须是 0 或正整数，得到 {self.min_new_tokens}。")
+        if not math.isfinite(self.length_penalty):
+            raise ValueError(f"长度惩罚 length_penalty 必须是有限的数，得到 {self.length_penalty}。")
+        probe = torch.zeros(1, 2)                                                  # 越界的参数现在就报错
+        self.filter(self.curb(probe, probe > 0, probe.long()))
+
+    def curb(self, logits: torch.Tensor, seen: torch.Tensor | None, ids: torch.Tensor | None) -> torch.Tensor:
+        """依次做重复惩罚、禁止重复的 n 元组（次序与 transformers 相同）；参数同那两个函数。（B, V） -> (B, V)。"""
+        if self.repetition_penalty != 1:
+            logits = repetition_penalty(logits, seen, self.repetition_penalty)
+        return logits if self.no_repeat_ngram is None else no_repeat_ngram(logits, ids, self.no_repeat_ngram)
 
     def filter(self, logits: torch.Tensor) -> torch.Tensor:
-        """依次做温度、top-k、top-p（次序与 transformers 相同）。（B, V） -> (B, V)。"""
+        """依次做温度、top-k、top-p、min-p（次序与 transformers 相同）。（B, V） -> (B, V)。"""
         if self.temperature is not None:
             logits = apply_temperature(logits, self.temperature)
         if self.top_k is not None:
             logits = top_k_filter(logits, self.top_k)
-        return logits if self.top_p is None else top_p_filter(logits, self.top_p)
+        if self.top_p is not None:
+            logits = top_p_filter(logits, self.top_p)
+        return logits if self.min_p is None else min_p_filter(logits, self.min_p)
 
     def noise(self, rows: int, steps: int) -> torch.Tensor | None:
         """每行一串均匀随机数 （rows, steps），行与行互不相干；不抽样时是 None。"""

@@ -1,4 +1,4 @@
-"""给文章打分：多样、重复、相似、抄袭、守事实。每把尺子的说明里都写着它量不出什么。
+"""给文章打分：损失、多样、重复、相似、守事实。每把尺子的说明里都写着它量不出什么。新不新（抄没抄）在 utils.novelty。
 
 首次实现：09_generation。每字比特数（BPC）的换算在 utils.baselines.bits_per_char（首次实现：02_tokenization）。
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,45 +88,6 @@ def _check_pairs(texts: Sequence[str], references: Sequence[str]) -> None:
         raise ValueError(f"文章有 {len(texts)} 篇，参考却有 {len(references)} 篇，应当一一对应。")
 
 
-class CopyIndex:
-    """查「这段话是不是从训练集里抄来的」。
-
-    参数：corpus: 训练文章；n: 先用 n 元字组粗查，再逐字延伸，所以短于 n 的片段按没抄算。
-    量不出：改一两个字的抄袭；套话和专名本来就会重合，所以要和没参加训练的真文章比。
-    首次实现：09_generation。
-    """
-
-    def __init__(self, corpus: Iterable[str], n: int = 8):
-        self.n, self.texts = n, list(corpus)
-        _check(self.texts, n)
-        self.where: dict[str, list[tuple[int, int]]] = {}
-        for which, text in enumerate(self.texts):
-            for at, gram in enumerate(_ngrams(text, n)):
-                found = self.where.setdefault(gram, [])
-                if len(found) < 200:                                   # 套话到处都是，记 200 处足够
-                    found.append((which, at))
-
-    def longest_copied_span(self, text: str) -> str:
-        """text 里与某篇训练文章一字不差的最长一段；没有达到 n 个字的就是空串。"""
-        best = ""
-        for at, gram in enumerate(_ngrams(text, self.n)):
-            if at + len(best) >= len(text):
-                break
-            for which, begin in self.where.get(gram, ()):
-                source, length = self.texts[which], self.n
-                while (at + length < len(text) and begin + length < len(source)
-                       and text[at + length] == source[begin + length]):
-                    length += 1
-                if length > len(best):
-                    best = text[at: at + length]
-        return best
-
-    def copied_share(self, texts: Sequence[str]) -> float:
-        """最长抄段占全文的比例，各篇平均，0 到 1;1 表示整篇照抄。"""
-        _check(texts)
-        return sum(len(self.longest_copied_span(t)) / max(len(t), 1) for t in texts) / len(texts)
-
-
 @dataclass(frozen=True)
 class Fidelity:
     """一批正文守事实的情况。
@@ -166,16 +127,31 @@ def fidelity(intros: Sequence[str], bodies: Sequence[str]) -> Fidelity:
     return Fidelity(*share, len(reports), reports)
 
 
-@torch.inference_mode()
-def body_bits_per_char(model, tokenizer, intros: Sequence[str], bodies: Sequence[str],
-                       batch_size: int = 16) -> float:
-    """每字比特数：模型给真正文（含末尾的 [SEP]）的总损失 ÷ ln 2 ÷ 字数。越小越好。
+def body_loss(model, tokenizer, intros: Sequence[str], bodies: Sequence[str], batch_size: int = 16) -> float:
+    """损失：模型读真正文（含末尾的 [SEP]）时，平均每个词元的 −log P，单位是奈特。越小越好，不会低于语料的下限。
 
-    参数：model: is_decoder=True 的 BertLMHeadModel;intros, bodies: 等长的列表。
-    量不出：写出来的文章好不好。它量的是「真文章在模型眼里有多意外」，不看模型自己会写什么。
+    参数：model: is_decoder=True 的 BertLMHeadModel；intros, bodies: 等长的列表；batch_size: 一批几篇。
+    量不出：与 body_bits_per_char 相同；而且词元的大小不同，损失就不能比。
     异常：ValueError: 有一对放不进模型的位置数。
     首次实现：09_generation。
     """
+    return _body_nats(model, tokenizer, intros, bodies, batch_size) / (sum(map(len, bodies)) + len(bodies))
+
+
+def body_bits_per_char(model, tokenizer, intros: Sequence[str], bodies: Sequence[str],
+                       batch_size: int = 16) -> float:
+    """每字比特数（BPC）：模型给真正文（含末尾的 [SEP]）的总损失 ÷ ln 2 ÷ 字数。越小越好。
+
+    参数与异常：同 body_loss。
+    量不出：写出来的文章好不好。它量的是「真文章在模型眼里有多意外」，不看模型自己会写什么。
+    首次实现：09_generation。
+    """
+    return bits_per_char(_body_nats(model, tokenizer, intros, bodies, batch_size), sum(map(len, bodies)))
+
+
+@torch.inference_mode()
+def _body_nats(model, tokenizer, intros: Sequence[str], bodies: Sequence[str], batch_size: int) -> float:
+    """模型给全部正文（含末尾的 [SEP]）的总损失，奈特。"""
     from utils.tokenization import encode_pair
 
     _check_pairs(bodies, intros)
@@ -196,6 +172,4 @@ def body_bits_per_char(model, tokenizer, intros: Sequence[str], bodies: Sequence
         targets = labels[:, 1:].flatten().to(model.device)
         nats += F.cross_entropy(logits, targets, reduction="sum").item()
     model.train(training)
-    return bits_per_char(nats, sum(map(len, bodies)))
-
-
+    return nats

@@ -94,6 +94,26 @@ def measure_speed(preset: Preset, tokenizer: PreTrainedTokenizerFast, device: to
     return Speed(count, rate, per_batch / rate, share)
 
 
+def race(runs: dict[str, Callable[[], object]], rounds: int = 5, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
+    """几种做法轮流跑，各跑 rounds 次，返回每次的秒数；开始前各热身一次。轮流跑，机器忽快忽慢时谁也不占便宜。
+
+    参数：runs: 名字 → 要跑的函数；rounds: 几轮；clock: 计时的函数，返回秒。
+    异常：ValueError: rounds 不是正整数，或者一种做法也没有。
+    首次使用：09_generation。
+    """
+    if rounds < 1 or not runs:
+        raise ValueError("至少要有一种做法，跑一轮。")
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(rounds):
+        for name, run in runs.items():
+            began = clock()
+            run()
+            seconds[name].append(clock() - began)
+    return seconds
+
+
 def minutes_text(minutes: float) -> str:
     """写给人看的时间：「约 20 秒」「约 3.5 分钟」「约 2 小时」。"""
     if not math.isfinite(minutes) or minutes < 0:

@@ -26,10 +26,31 @@ AttentionWidget(attentions=large)'''
 COMPARE = 'show_attention(model, tokenizer, text, layer=1, head=2, compare=other, names=("三层的", "两层的"))'
 
 
+STUDIO = '''import sys; sys.path.insert(0, "..")
+import torch; torch.set_num_threads(1)
+from transformers import BertLMHeadModel
+from utils.checkpoints import load_checkpoint
+from utils.corpus import generate
+from utils.studio import Studio
+model, tokenizer, _ = load_checkpoint("clm", BertLMHeadModel, prefer="shipped", is_decoder=True)
+intro = generate("test", 1)[0]["intro"]
+studio = Studio(model, tokenizer, intro + "\\n")
+studio'''
+
+
 def write(path: Path) -> Path:
     """把小 notebook 写到 path：一张注意力图、一张步进图、一张并排比较、一张 12 层 × 12 头 × 64 词元的大图。"""
-    cells = [SETUP, "show_attention(model, tokenizer, text, layer=1, head=2)",
-             "show_stepper(model, tokenizer, text, layer=1, head=2, token=5)", COMPARE, LARGE]
+    return save(path, SETUP, "show_attention(model, tokenizer, text, layer=1, head=2)",
+                "show_stepper(model, tokenizer, text, layer=1, head=2, token=5)", COMPARE, LARGE)
+
+
+def write_studio(path: Path) -> Path:
+    """把写作台的小 notebook 写到 path：用的是课程附带的检查点，开头是一条测试集的导语。"""
+    return save(path, STUDIO)
+
+
+def save(path: Path, *cells: str) -> Path:
+    """几格代码存成一本 notebook。"""
     book = new_notebook(cells=[new_code_cell(source) for source in cells])
     book.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     nbformat.write(book, path)
