@@ -13,7 +13,7 @@ from transformers import BertConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
 from utils.attention import causal_mask, padding_mask
-from utils.transformer import Activation, EncoderBlock
+from utils.transformer import EncoderBlock
 
 RENAMES = (  # Hugging Face 的名字（正则）→ 这里的名字，依次替换
     (r"^bert\.embeddings\.(word|position|token_type)_embeddings\.", r"embeddings.\1."),
@@ -29,11 +29,6 @@ RENAMES = (  # Hugging Face 的名字（正则）→ 这里的名字，依次替
     (r"^cls\.predictions\.transform\.LayerNorm\.", "head.norm."),
     (r"^cls\.predictions\.decoder\.", "head.decoder."),
 )
-
-
-def get_activation(config: BertConfig) -> Activation:
-    """config.hidden_act 写的激活函数：可以是名字（gelu、relu……），也可以就是一个函数。"""
-    return ACT2FN[config.hidden_act] if isinstance(config.hidden_act, str) else config.hidden_act
 
 
 class BertEmbeddings(nn.Module):
@@ -61,7 +56,7 @@ class VocabularyHead(nn.Module):
 
     def __init__(self, config: BertConfig):
         super().__init__()
-        self.transform, self.activation = nn.Linear(config.hidden_size, config.hidden_size), get_activation(config)
+        self.transform, self.activation = nn.Linear(config.hidden_size, config.hidden_size), ACT2FN[config.hidden_act]
         self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
 
@@ -83,7 +78,7 @@ class Bert(nn.Module):
         self.embeddings = BertEmbeddings(config)
         self.blocks = nn.ModuleList(
             EncoderBlock(config.hidden_size, config.num_attention_heads, config.intermediate_size,
-                         get_activation(config), config.layer_norm_eps)
+                         ACT2FN[config.hidden_act], config.layer_norm_eps)
             for _ in range(config.num_hidden_layers))
         self.head = VocabularyHead(config)
         if config.tie_word_embeddings:
