@@ -13,6 +13,8 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from utils.checks.cells import BadExercise, find_exercises, tag
+
 SIZE_KB = {"07": 500}          # 其余 300
 START = 'import sys; sys.path.insert(0, "..")'
 HARD_CAP = 40                  # 一格代码最多几行
@@ -110,8 +112,12 @@ def lint(cells: list[NotebookNode], name: str) -> list[str]:
         lines = len(cell.source.splitlines())
         if cell.cell_type == "code" and lines > HARD_CAP:
             problems.append(f"第 {number} 格有 {lines} 行代码，上限 {HARD_CAP}")
-        if number > 1 and cell.cell_type == "code" == cells[number - 2].cell_type:
+        if number > 1 and cell.cell_type == "code" == cells[number - 2].cell_type and tag(cell) != "check":
             problems.append(f"第 {number - 1} 格和第 {number} 格代码之间没有文字")
+    try:
+        find_exercises(cells)
+    except BadExercise as error:
+        problems.append(str(error))
     return problems
 
 

@@ -649,27 +649,165 @@ for name, (batches, _) in rulers.items():
 #
 # ## 练习
 #
-# **1. 找错（★，3 分钟）** 有人把 `spoil` 里的 `dice < 0.9` 写成了 `dice < 1.0`。四个比例会变成多少？模型会少学什么？
-#
+# 每道题下面有一格留了空（`...`），写上你的答案，运行它，再运行紧跟着的 `check`：它用新抽的输入考你，
+# 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
+
+# %%
+from utils.checks import nb05 as check
+
+# %% [markdown] tags=["exercise"]
+# **练习 1 · 一批长短不齐的 CLM**（★★，10 分钟）第 2 节的 `clm_loss` 只管一篇。一批里有长有短，短的补了填充：
+# 写出只在真词元上取平均的损失。`mask` 是 (B, T)，1 是真词元，0 是填充，填充总在右边。
+
+# %% tags=["stub"]
+def padded_clm_loss(logits, ids, mask):                                   # (B, T, V), (B, T), (B, T)
+    ...                                                                   # ← 换成你的代码，返回一个标量
+
+# %% tags=["check"]
+check.padded_clm_loss(padded_clm_loss)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
+#
+# ```python
+# def padded_clm_loss(logits, ids, mask):
+#     log_p = logits[:, :-1].log_softmax(-1)                              # (B, T-1, V)
+#     picked = log_p.gather(-1, ids[:, 1:, None])[..., 0]                 # (B, T-1)
+#     keep = mask[:, 1:].float()                                          # 要猜的那一位是真词元，才算
+#     return -(picked * keep).sum() / keep.sum()
+# ```
+#
+# 看的是 `mask[:, 1:]`，不是 `mask[:, :-1]`：问的是「要猜的那一位」是不是真词元。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 2 · MLM 的损失**（★，5 分钟）第 3 节是直接在格子里算的。把它写成函数：`labels` 里没选中的位置是 −100，
+# 其余是原来的词元编号；返回选中位置上的平均损失。
+
+# %% tags=["stub"]
+def mlm_loss(logits, labels):                                             # (B, T, V), (B, T)
+    ...                                                                   # ← 换成你的代码，返回一个标量
+
+# %% tags=["check"]
+check.mlm_loss(mlm_loss)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# def mlm_loss(logits, labels):
+#     at = labels != -100                                                 # (B, T)
+#     return -logits[at].log_softmax(-1).gather(-1, labels[at][:, None]).mean()
+# ```
+#
+# 先用 `logits[at]` 挑出选中的位置，再算 softmax：只有一成半的位置要算，又快又省内存。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 3 · 找错**（★，3 分钟）有人把 `spoil` 里的 `dice < 0.9` 写成了 `dice < 1.0`。选中的词元里，换成 `[MASK]`、
+# 换成随机字、保持原样的比例会变成多少？先写下三个数，再改一改第 3 节验证。顺便想一想：模型会少学什么？
+
+# %% tags=["stub"]
+my_shares = ...                               # ← 换成 [换成 [MASK] 的, 换成随机字的, 原样的]
+
+# %% tags=["check"]
+check.spoiled_shares(my_shares)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# my_shares = [0.8, 0.2, 0.0]
+# ```
 #
 # 「原样」变成 0，随机字变成 20%。模型从此知道：看见的字只要在算损失，就一定是错的或者被盖住的，于是没有理由给「原样」的字
 # 留概率。真正使用时所有字都是原样，表示就会变差。频率核对那一格会当场报错。
 #
 # </details>
-#
-# **2. 先猜再跑（★，5 分钟）** 把 T5 的 `mean_length` 从 3 改成 10，目标会变长还是变短？每篇大约挖几段？
-#
+
+# %% [markdown] tags=["exercise"]
+# **练习 4 · T5 挖几段**（★，5 分钟）一篇 160 个词元，`density=0.15`，把 `mean_length` 从 3 改成 10。`corrupt_spans` 会挖几段？
+# 目标 `targets` 一共多少个词元（哨兵和结束词元都算）？先猜，再跑。
+
+# %% tags=["stub"]
+my_lengths = ...                              # ← 换成 [段数, 目标的长度]
+
+# %% tags=["check"]
+check.t5_lengths(my_lengths)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
 #
-# 挖掉的总数仍是 15%，段数少了，哨兵也就少了，目标略短。一篇 150 字，挖 22 个字左右，段数由 7 段变成 2 段。题目更难：
+# ```python
+# my_lengths = [2, 27]
+# ```
+#
+# 挖掉的总数是 24，段数由 8 变成 2，哨兵也就少了，目标由 24 + 8 + 1 = 33 变成 24 + 2 + 1 = 27。题目更难：
 # 一长段只能靠意思来补，不能靠左右两个字。
 #
 # </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 5 · 盖住半个词**（★★，5 分钟）按字盖、遮盖率提到 30% 时，一个两个字的词，恰好只盖住一个字的概率是多少？
+# 先算，再把第 4 节最后一格里的 `mask_words` 换成 `mask_tokens` 数一数（算出来或量出来的数都可以交）。
+
+# %% tags=["stub"]
+my_half = ...                                 # ← 换成一个 0 到 1 之间的数
+
+# %% tags=["check"]
+check.half_words(my_half)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
 #
-# **3. 填一个函数（★★，10 分钟）** 写出 ALBERT 的「句子次序预测」：一半保持（导语，正文），一半颠倒成（正文，导语）。
-# 用 `shortcut` 的办法，数相同的字还能答对吗？
+# ```python
+# my_half = 2 * 0.3 * (1 - 0.3)
+# ```
 #
+# 前一个盖、后一个不盖，或者反过来，各是 0.3 × 0.7。遮盖率 15% 时是 0.255。遮盖率越接近一半，剩半个词的越多，
+# 整词掩码的差别也就越大。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 6 · 解码器的输入**（★★，8 分钟）第 6 节里一行一行地右移。现在给一批标签 `labels`（短的行末尾是 −100）和开头的词元 `start`，
+# 写出解码器的输入：每行右移一位，开头补 `start`，输入里不许有 −100（也用 `start` 代替）。
+
+# %% tags=["stub"]
+def shift_right(labels, start):                                           # (B, S)，整数
+    ...                                                                   # ← 换成你的代码，返回 (B, S)
+
+# %% tags=["check"]
+check.shift_right(shift_right)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# def shift_right(labels, start):
+#     inputs = torch.full_like(labels, start)                             # (B, S)
+#     inputs[:, 1:] = labels[:, :-1]
+#     return inputs.masked_fill(inputs == -100, start)
+# ```
+#
+# −100 是说给损失函数听的：「这一位不算」。它不是词元，词嵌入里没有这一行，放进输入就会报错，或者（在 GPU 上）更难看懂的错。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 7 · 句子次序预测**（★★，10 分钟）写出 ALBERT 的题目：一半保持（导语，正文），标签 0；一半颠倒成（正文，导语），标签 1。
+# 返回 `[(前一段, 后一段, 标签), …]`，随机数用 `generator`。写好之后用 `shortcut` 的办法考考它：数相同的字还能答对吗？
+
+# %% tags=["stub"]
+def order_pairs(intros, bodies, generator):                               # 两个等长的字符串列表
+    ...                                                                   # ← 换成你的代码，返回三元组的列表
+
+# %% tags=["check"]
+check.order_pairs(order_pairs)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
 #
 # ```python
@@ -679,7 +817,11 @@ for name, (batches, _) in rulers.items():
 #         flip = bool(torch.rand((), generator=generator) < 0.5)
 #         out.append((b, a, 1) if flip else (a, b, 0))
 #     return out
+# ```
 #
+# 拿 `shortcut` 去考它：
+#
+# ```python
 # print(shortcut(order_pairs(train_docs["intro"][:600], train_docs["body"][:600], generator),
 #                order_pairs(held_docs["intro"][:], held_docs["body"][:], generator)))
 # ```
@@ -688,17 +830,35 @@ for name, (batches, _) in rulers.items():
 # 把两段截成一样长再试一次。
 #
 # </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 8 · 解释一幅图**（★★，5 分钟）第 7 节若把 GPT 的 `is_decoder=True` 去掉，标签仍错一位，会怎样？
 #
-# **4. 解释一幅图（★★，5 分钟）** 第 7 节若把 `is_decoder=True` 去掉，GPT 那一幅会变成什么样？损失会怎样变？为什么这是坏事？
-#
+# - A　图仍是下三角：标签错了一位，模型就看不见未来。
+# - B　整幅变深；训练损失低得可疑，写作时却用不上。
+# - C　整幅变深；看得多了，题目更难，训练损失变高。
+# - D　整幅变深；训练损失变低，说明双向的模型写得更好。
+
+# %% tags=["stub"]
+my_choice = ...                               # ← 换成 "A"、"B"、"C"、"D" 之一
+
+# %% tags=["check"]
+check.leak(my_choice)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
+#
+# ```python
+# my_choice = "B"
+# ```
 #
 # 整幅都变深：每个位置都看得见下一个字。CLM 的标签正是下一个字，照抄就行，损失会低得可疑；可是写作时下一个字还不存在，
 # 学到的本事用不上。08 会量到这件事。
 #
 # </details>
-#
-# **5. 改一个实验（★★★，15 分钟）** 让「整词 MLM」和「MLM」都用**整词盖**的考卷来考（`rulers["整词 MLM"]`）。哪个更高？
+
+# %% [markdown]
+# **想一想 · 改一个实验**（★★★，15 分钟）让「整词 MLM」和「MLM」都用**整词盖**的考卷来考（`rulers["整词 MLM"]`）。哪个更高？
 # 换三个随机种子各做一遍，差别比种子之间的起伏大吗？
 #
 # <details><summary>参考答案</summary>

@@ -716,32 +716,200 @@ print("已存好：", "、".join(sorted(path.name for path in folder.iterdir()))
 #
 # ## 练习
 #
-# **1. 预测一下（★，3 分钟）** 把训练的遮盖率提到 60%，验证损失（仍按 15% 遮盖评估）会变高还是变低？先写下你的猜测，
-# 再把训练那一格的 `preset.mask_rate` 改成 0.6，重新建模、训练。
-#
+# 每道题下面有一格留了空（`...`），写上你的答案，运行它，再运行紧跟着的 `check`：它用新抽的输入考你，
+# 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
+
+# %%
+from utils.checks import nb06 as check
+
+# %% [markdown] tags=["exercise"]
+# **练习 1 · 填空的准确率**（★，5 分钟）写出被选中的位置上猜对的比例。`labels` 里没选中的位置是 −100。每一道题的分量相同。
+
+# %% tags=["stub"]
+def masked_accuracy(logits, labels):                                      # (B, T, V), (B, T)
+    ...                                                                   # ← 换成你的代码，返回一个标量
+
+# %% tags=["check"]
+check.masked_accuracy(masked_accuracy)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
 #
-# 一条序列给出的目标多了一倍，但可看的上下文只剩四成：训练时的题目比考试时难得多，很多字从残缺的上下文里根本推不出来。
-# 要点不是记住哪个方向，而是：评估时的遮盖率必须固定，否则两个损失不可比。把你测到的两个数写在一起。
+# ```python
+# def masked_accuracy(logits, labels):
+#     at = labels != -100                                                 # (B, T)
+#     return (logits.argmax(-1) == labels)[at].float().mean()
+# ```
+#
+# 分母是题数，不是位置数，也不是篇数。
 #
 # </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 2 · 把损失读成人话**（★，3 分钟）某个模型的损失是 2.3 奈特/词元。平均来说，它相当于在多少个字里均匀地瞎猜？
+# （这个数也叫困惑度，perplexity。）
+
+# %% tags=["stub"]
+my_choices = ...                              # ← 换成一个数，或一个算式
+
+# %% tags=["check"]
+check.effective_choices(my_choices)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
 #
-# **2. 改一个实验（★★，8 分钟）** 只用导语、不用正文训练（`encode_docs` 之后截断到第一个 `[SEP]`），
+# ```python
+# import math
+#
+# my_choices = math.exp(2.3)
+# ```
+#
+# 在 $n$ 个字里均匀地猜，损失是 $\ln n$，所以 $n=e^{2.3}$，差不多十个字。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 3 · 一元模型**（★★，8 分钟）第 5 节的一元模型直接用了现成的。自己写一遍：`train`、`test` 是编号的列表，`V` 是词表大小；
+# 训练集里每个字多数一次（加一平滑），返回考卷上的平均损失（奈特）。
+
+# %% tags=["stub"]
+def unigram_loss(train, test, V):
+    ...                                       # ← 换成你的代码，返回一个数
+
+# %% tags=["check"]
+check.unigram_loss(unigram_loss)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# import math
+# from collections import Counter
+#
+# def unigram_loss(train, test, V):
+#     counts, total = Counter(train), len(train) + V
+#     return sum(-math.log((counts[i] + 1) / total) for i in test) / len(test)
+# ```
+#
+# 词表里的 `V` 个字各多数一次，所以总数要加 `V`，概率加起来才是 1。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 4 · 学习率怎样变**（★★，8 分钟）写出第 `step` 步的学习率：先用 `warmup` 步从 0 线性升到 `peak`，
+# 再线性降到第 `total` 步的 0。（`warmup` 至少是 1，小于 `total`。）
+
+# %% tags=["stub"]
+def learning_rate(step, total, warmup, peak):
+    ...                                       # ← 换成你的代码，返回一个数
+
+# %% tags=["check"]
+check.learning_rate(learning_rate)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# def learning_rate(step, total, warmup, peak):
+#     if step < warmup:
+#         return peak * step / warmup
+#     return peak * (total - step) / (total - warmup)
+# ```
+#
+# 两段直线要在 `step = warmup` 处接得上：都等于 `peak`。库里叫 `get_linear_schedule_with_warmup`，检查就是拿它来对的。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 5 · 白算了几成**（★★，8 分钟）`lengths` 是各篇的长度，按给定的次序每 `batch_size` 篇一批（最后一批可以不满），
+# 每批补到**这一批**最长的那么长。填充占算过的全部位置的几成？写好之后，拿第 2 节的长度试试：打乱的和排过序的差多少？
+
+# %% tags=["stub"]
+def padding_share(lengths, batch_size):
+    ...                                       # ← 换成你的代码，返回 0 到 1 之间的数
+
+# %% tags=["check"]
+check.padding_share(padding_share)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# def padding_share(lengths, batch_size):
+#     batches = [lengths[i:i + batch_size] for i in range(0, len(lengths), batch_size)]
+#     computed = sum(max(batch) * len(batch) for batch in batches)
+#     return 1 - sum(lengths) / computed
+# ```
+#
+# 试一试：
+#
+# ```python
+# lengths = encoded["train"]["length"][:]
+# print(padding_share(lengths, preset.batch_size), padding_share(sorted(lengths), preset.batch_size))
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 6 · 找错**（★★，5 分钟）有人漏写了 `labels[~chosen] = -100`：没选中的位置，标签就是原来的字。会怎样？
+#
+# - A　损失变高：要猜的位置多了好几倍，题目更难。
+# - B　只是算得慢一些，学到的一样。
+# - C　损失低得可疑：大多数位置照抄输入就行，填空反而学得慢。
+# - D　损失变低，填空也学得更快：每条序列给的题更多。
+
+# %% tags=["stub"]
+my_choice = ...                               # ← 换成 "A"、"B"、"C"、"D" 之一
+
+# %% tags=["check"]
+check.copied(my_choice)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# my_choice = "C"
+# ```
+#
+# 85% 的位置没有被盖，答案就在输入里，照抄即可。模型把力气花在照抄上，填空反而学得慢。
+# 「损失低」不等于「学得好」，先问一句：它在算哪些位置？
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 7 · 解释一幅图**（★★，5 分钟）把训练的遮盖率提到 60%，验证仍按 15% 遮。画出来，训练损失的线始终在验证损失的线**上面**。这说明什么？
+#
+# - A　模型欠拟合，要再练久一点。
+# - B　什么也说明不了：两条线的考卷不同，遮六成的本来就难。
+# - C　验证集混进了训练集。
+# - D　遮得越少学得越好，训练也该用 15%。
+
+# %% tags=["stub"]
+my_reading = ...                              # ← 换成 "A"、"B"、"C"、"D" 之一
+
+# %% tags=["check"]
+check.fixed_exam(my_reading)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# my_reading = "B"
+# ```
+#
+# 一条序列给出的目标多了，可看的上下文却只剩四成：很多字从残缺的上下文里根本推不出来，训练损失当然高。
+# 要比两种遮盖率，得让两个模型考同一张卷子。第 10 节就是这样比的。
+#
+# </details>
+
+# %% [markdown]
+# **想一想 · 改一个实验**（★★，8 分钟）只用导语、不用正文训练（`encode_docs` 之后截断到第一个 `[SEP]`），
 # 「专名·写了两处」这一类的准确率会怎样？为什么？
 #
 # <details><summary>参考答案</summary>
 #
 # 只读导语的模型没见过「后文重复前文」这种结构，也就没有理由学会回头找；这一类会跌到和「导语里没有」差不多。
 # 它说明能力来自数据里的结构，不是来自模型的形状。
-#
-# </details>
-#
-# **3. 找错（★★，5 分钟）** 有人把 `labels[~chosen] = -100` 写漏了。损失会变高还是变低？模型会学成什么？
-#
-# <details><summary>参考答案</summary>
-#
-# 损失会低得可疑：85% 的位置没有被盖，答案就在输入里，照抄即可。模型把力气花在照抄上，填空反而学得慢。
-# 「损失低」不等于「学得好」，先问一句：它在算哪些位置？
 #
 # </details>
 #

@@ -601,57 +601,220 @@ assert abs(mean_interval(table["随机"]["相关"])[0]) < 0.2
 #
 # ## 练习
 #
-# **1. 换一句话（★，5 分钟）** 把第 2 节的 `pair` 改成不再提「青禾市」的句子。原来那条离开对角线的短斜线还在吗？先猜，再看。
-#
+# 每道题下面有一格留了空（`...`），写上你的答案，运行它，再运行紧跟着的 `check`：它用新抽的输入考你，
+# 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
+
+# %%
+from utils.checks import nb07 as check
+
+# %% [markdown] tags=["exercise"]
+# **练习 1 · 前一个字**（★，5 分钟）第 3 节用循环算过。不用循环再写一遍：`queries` 是参加打分的位置（都大于 0），
+# 返回每个头分给「前一个字」的权重，在这些位置上取平均。
+
+# %% tags=["stub"]
+def previous_score(weights, queries):                                     # (L, H, T, T)，编号的列表
+    ...                                                                   # ← 换成你的代码，返回 (L, H)
+
+# %% tags=["check"]
+check.previous_score(previous_score)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
 #
-# 它的目标没有了，权重却总要加起来等于 1，所以这个头必须看点别的：常常是标点或 `[SEP]`。
-# 一个头「现在在看什么」不等于「它是干什么的」；找不到目标时，它看的地方往往没有意义。
+# ```python
+# def previous_score(weights, queries):
+#     i = torch.tensor(queries)
+#     return weights[:, :, i, i - 1].mean(-1)                             # 行是在看的，列是被看的
+# ```
+#
+# 两个下标张量一一配对，取出来的是 (L, H, 查询数)。
 #
 # </details>
-#
-# **2. 加一个角色（★★，15 分钟）** 定义「同一个词里的另一个字」（用 `utils.objectives.word_index` 切词），写出它的目标集，
-# 对附带的模型打分，不要忘了基线。
-#
+
+# %% [markdown] tags=["exercise"]
+# **练习 2 · 均匀地看是多少**（★★，8 分钟）写出第 3 节的基线 $b$：`goal[i, j]` 为真表示 j 在 $S(i)$ 里，
+# `visible[i, j]` 为真表示 i 看得见 j（因果的模型只看得见左边）。只在 $S(i)$ 不空的位置上平均。
+
+# %% tags=["stub"]
+def uniform_baseline(goal, visible):                                      # 布尔 (T, T)
+    ...                                                                   # ← 换成你的代码，返回一个标量
+
+# %% tags=["check"]
+check.uniform_baseline(uniform_baseline)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
+#
+# ```python
+# def uniform_baseline(goal, visible):
+#     at = goal.any(-1)                                                   # (T,)
+#     return (goal.sum(-1) / visible.sum(-1))[at].mean()
+# ```
+#
+# 得分在哪些位置上平均，基线就在同样的位置上平均，两者才可比。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 3 · 加一个角色**（★★，10 分钟）定义「同一个词里的另一个字」：`words` 是每个位置属于第几个词，特殊词元是 −1。
+# 返回目标集的布尔矩阵。通过以后，对附带的模型打分，不要忘了基线。
+
+# %% tags=["stub"]
+def same_word(words):                                                     # (T,)，整数
+    ...                                                                   # ← 换成你的代码，返回布尔 (T, T)
+
+# %% tags=["check"]
+check.same_word(same_word)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# def same_word(words):
+#     same = words[:, None] == words[None, :]                             # (T, T)
+#     return same & ~torch.eye(len(words), dtype=torch.bool) & (words >= 0)
+# ```
+#
+# 打分：
 #
 # ```python
 # from utils.objectives import word_index
 # first = word_index(doc["intro"])
-# words = torch.tensor([-1, *first, -2, *(first[-1] + 1 + w for w in word_index(doc["body"])), -3])    # (T,)
-# goal = (words[:, None] == words[None, :]) & ~torch.eye(len(words), dtype=torch.bool)
+# words = torch.tensor([-1, *first, -1, *(first[-1] + 1 + w for w in word_index(doc["body"])), -1])    # (T,)
+# goal = same_word(words)
 # at = goal.any(-1)
-# print((weights * goal).sum(-1)[:, :, at].mean(-1), (goal.sum(-1)[at] / len(words)).mean())
+# print((weights * goal).sum(-1)[:, :, at].mean(-1), uniform_baseline(goal, torch.ones_like(goal)))
 # ```
 #
 # 词里的另一个字多半就是左邻或右邻，所以看邻居的头在这个角色上也会得高分。想分开两者，
 # 只取词首字的左邻（不同词）作对照：看邻居的头两边一样高，真认词的头只在词内高。
 #
 # </details>
-#
-# **3. 找错（★★，5 分钟）** 有人说：「我看了 24 个头，挑出得分最高的，它比均匀高出两倍，所以模型学会了指代。」有哪两处不对？
-#
+
+# %% [markdown] tags=["exercise"]
+# **练习 4 · 挑头不作弊**（★★，8 分钟）`scores` 是每篇文档上每个头的得分 (N, 头数)。用前一半文档挑平均得分最高的头，
+# 返回它在后一半文档上的平均得分。（N 是偶数。）
+
+# %% tags=["stub"]
+def held_out_score(scores):                                               # (N, 头数)
+    ...                                                                   # ← 换成你的代码，返回一个标量
+
+# %% tags=["check"]
+check.held_out_score(held_out_score)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
 #
-# 其一，用同一批题挑头又量头，最大值天然偏高，应当换一批题去量（`held_out_head`）。
-# 其二，只和均匀比，没有排除位置：先行词若总在前面固定的距离，看那个距离的头也会得高分。要读一遍换了字的句子，看权重变不变。
+# ```python
+# def held_out_score(scores):
+#     half = len(scores) // 2
+#     head = scores[:half].mean(0).argmax()
+#     return scores[half:, head].mean()
+# ```
+#
+# 拿一张随机数的表试试：在同一半上挑又量，最高的头总是「高于平均」；换一半来量，优势就没有了。
 #
 # </details>
-#
-# **4. 两种关法（★★，10 分钟）** 第 4 节里，「换成 0」和「换成平均」在哪些角色上差得多？差得多说明这个头的输出有什么特点？
-#
+
+# %% [markdown] tags=["exercise"]
+# **练习 5 · 成对地比**（★★，8 分钟）`a`、`b` 是同样几个种子下两种做法的损失（等长的列表）。返回 `(差的平均, 它的标准误)`，
+# 差是 a 减 b，标准误是标准差（除以 n − 1 的那种）除以 $\sqrt{n}$。
+
+# %% tags=["stub"]
+def paired_gap(a, b):
+    ...                                                                   # ← 换成你的代码，返回两个数
+
+# %% tags=["check"]
+check.paired_gap(paired_gap)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
 #
-# 把 `costs[role, "换成 0"]` 和 `costs[role, "换成平均"]` 成对相减，用 `mean_interval` 看区间。
-# 「换成 0」贵得多，说明这个头的输出有一大块固定的成分，后面的层拿它当底子（像一个偏置），真正随句子变的信息并不多。
-# 两者一样贵，说明值钱的就是随句子而变的那部分。
+# ```python
+# def paired_gap(a, b):
+#     d = torch.tensor(a) - torch.tensor(b)                               # (n,)
+#     return d.mean(), d.std() / len(d) ** 0.5
+# ```
+#
+# 先相减，每个种子自己的难易就抵消了，剩下的才是两种做法的差别。
 #
 # </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 6 · 找错**（★★，5 分钟）「我看了 24 个头，挑出得分最高的，它比均匀高出两倍，所以模型学会了指代。」哪两处不对？（选两个字母）
 #
-# **5. 一起关掉（★★★，20 分钟）** 两个头各自关掉，代价是 $c_1$、$c_2$；一起关掉，代价是 $c_{12}$。
-# 对担任同一角色的两个头，量一量 $c_{12}-(c_1+c_2)$ 的正负。正的说明什么，负的说明什么？
-#
+# - A　用同一批题挑头又量头，最大值天然偏高。
+# - B　24 个头太少了，要多看一些才挑得准。
+# - C　只和均匀比，没有排除「总看固定距离」的可能。
+# - D　注意力的权重毫无意义，根本不该看。
+
+# %% tags=["stub"]
+my_faults = ...                               # ← 换成两个字母，例如 "BD"
+
+# %% tags=["check"]
+check.best_of_many(my_faults)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
+#
+# ```python
+# my_faults = "AC"
+# ```
+#
+# 其一，应当换一批题去量（`held_out_head`）。其二，先行词若总在前面固定的距离，看那个距离的头也会得高分；
+# 要读一遍换了字的句子，看权重变不变。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 7 · 两种关法**（★★，5 分钟）第 4 节里，若有一个头，「换成 0」的代价很大，「换成平均」却几乎不要代价，说明什么？
+#
+# - A　这个头没有用，关掉也无妨。
+# - B　它的输出有一大块固定的成分，后面的层拿它当底子；随句子而变的那部分不值多少。
+# - C　值钱的是随句子而变的那部分。
+# - D　两种关法本该一样，是计算误差。
+
+# %% tags=["stub"]
+my_choice = ...                               # ← 换成 "A"、"B"、"C"、"D" 之一
+
+# %% tags=["check"]
+check.two_ways(my_choice)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# my_choice = "B"
+# ```
+#
+# 「换成平均」保住了固定的成分，只抹去随句子而变的信息。想看哪些角色是这样，把 `costs[role, "换成 0"]` 和
+# `costs[role, "换成平均"]` 成对相减，用 `mean_interval` 看区间。两者一样贵，说明值钱的就是随句子而变的那部分。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 8 · 一起关掉**（★★★，20 分钟）两个头各自关掉，代价是 $c_1$、$c_2$；一起关掉，代价是 $c_{12}$。
+# 若 $c_{12}-(c_1+c_2)$ 明显是正的，说明什么？先答，再对担任同一角色的两个头量一量。
+#
+# - A　两个头互为备份：少一个，另一个顶上；两个都没了才疼。
+# - B　两个头是一条链上的两环：断了一环，另一环也白做。
+# - C　两个头互不相干。
+# - D　两个头都没有用。
+
+# %% tags=["stub"]
+my_reading = ...                              # ← 换成 "A"、"B"、"C"、"D" 之一
+
+# %% tags=["check"]
+check.backup(my_reading)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# my_reading = "A"
+# ```
+#
+# 量一量：
 #
 # ```python
 # a, b = scores["附带的"].best("same", 2)
@@ -660,8 +823,17 @@ assert abs(mean_interval(table["随机"]["相关"])[0]) < 0.2
 #     print(c12 - c1 - c2)
 # ```
 #
-# 正的：两个头互为备份，少一个另一个顶上，两个都没了才疼；只做单个消融就会低估它们。
-# 负的：两个头是一条链上的两环，断了一环，另一环也白做，损失不会再翻倍。
+# 正的：互为备份，只做单个消融就会低估它们。负的：一条链上的两环，断了一环，另一环也白做，损失不会再翻倍。
+#
+# </details>
+
+# %% [markdown]
+# **想一想 · 换一句话**（★，5 分钟）把第 2 节的 `pair` 改成不再提「青禾市」的句子。原来那条离开对角线的短斜线还在吗？先猜，再看。
+#
+# <details><summary>参考答案</summary>
+#
+# 它的目标没有了，权重却总要加起来等于 1，所以这个头必须看点别的：常常是标点或 `[SEP]`。
+# 一个头「现在在看什么」不等于「它是干什么的」；找不到目标时，它看的地方往往没有意义。
 #
 # </details>
 #

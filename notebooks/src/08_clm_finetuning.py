@@ -440,7 +440,188 @@ print("已存好：", "、".join(sorted(p.name for p in path.iterdir())))
 #
 # ## 练习
 #
-# **1. 预测一下（★，3 分钟）** 如果把提示的标签也留着（不记 −100），「正文的损失」会更好还是更差？「整条的平均损失」呢？
+# 每道题下面有一格留了空（`...`），写上你的答案，运行它，再运行紧跟着的 `check`：它用新抽的输入考你，
+# 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
+
+# %%
+from utils.checks import nb08 as check
+
+# %% [markdown] tags=["exercise"]
+# **练习 1 · 排一行**（★★，8 分钟）`intro`、`body` 是编号的列表，`cls`、`sep` 是两个特殊词元的编号。返回 `(ids, labels)` 两个一样长的列表：
+# 输入是 `[CLS] 导语 [SEP] 正文 [SEP]`，标签让模型只学写正文和停下来。标签交给库里的模型，它会自己错位。
+
+# %% tags=["stub"]
+def make_row(intro, body, cls, sep):
+    ...                                       # ← 换成你的代码，返回 (ids, labels)
+
+# %% tags=["check"]
+check.make_row(make_row)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# def make_row(intro, body, cls, sep):
+#     prompt, rest = [cls, *intro, sep], [*body, sep]
+#     return prompt + rest, [-100] * len(prompt) + rest
+# ```
+#
+# 末尾的 `[SEP]` 一定要学：生成的时候，写出它才停。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 2 · 正文的损失**（★★，8 分钟）给一批 `logits` 和 `labels`（提示和填充都是 −100，还没有错位），返回每个目标平均的损失。
+# 不要用 `cross_entropy`，从 `log_softmax` 写起。
+
+# %% tags=["stub"]
+def body_loss(logits, labels):                                            # (B, T, V), (B, T)
+    ...                                                                   # ← 换成你的代码，返回一个标量
+
+# %% tags=["check"]
+check.body_loss(body_loss)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# def body_loss(logits, labels):
+#     target = labels[:, 1:]                                              # (B, T-1)
+#     at = target != -100
+#     log_p = logits[:, :-1][at].log_softmax(-1)                          # (N, V)
+#     return -log_p.gather(-1, target[at][:, None]).mean()
+# ```
+#
+# 先错位，再看哪些是 −100：两件事的次序反过来，挑出的就是另一批位置。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 3 · 抓偷看的**（★★，10 分钟）`forward(ids)` 给出 logits `(1, T, V)`，V 是 50。写一个检查：改动未来，看过去。
+# `k` 和以前的 logits 若有变化，返回 `True`（它偷看了），否则返回 `False`。检查会拿因果的、双向的、只偷看一格的三种模型来考它。
+
+# %% tags=["stub"]
+def sees_future(forward, ids, k):                                         # ids: (1, T)，编号在 0 到 49 之间
+    ...                                                                   # ← 换成你的代码，返回 True 或 False
+
+# %% tags=["check"]
+check.sees_future(sees_future)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# def sees_future(forward, ids, k):
+#     other = ids.clone()
+#     other[:, k + 1:] = (other[:, k + 1:] + 1) % 50                      # 每个未来的词元都换掉
+#     past, changed = forward(ids)[:, :k + 1], forward(other)[:, :k + 1]
+#     return (past - changed).abs().max().item() > 1e-4
+# ```
+#
+# 位置 k 猜的是 k+1，正是第一个被改动的词元：最容易偷看的就是这里，一定要比。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 4 · 冻结底层**（★★，8 分钟）冻结 `model`（`BertLMHeadModel`）的嵌入 `model.bert.embeddings` 和下面 `n` 层
+# （`model.bert.encoder.layer`），就地改，不用返回。通过以后用它重做第 6 节：「冻结底层、只练上层」值不值得，由你测到的数说了算。
+
+# %% tags=["stub"]
+def freeze_bottom(model, n):
+    ...                                       # ← 换成你的代码
+
+# %% tags=["check"]
+check.freeze_bottom(freeze_bottom)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# def freeze_bottom(model, n):
+#     for part in [model.bert.embeddings, *model.bert.encoder.layer[:n]]:
+#         part.requires_grad_(False)            # 带下划线的方法：把它的参数一个个设好
+# ```
+#
+# 输出头与字嵌入是同一份权重（tied），冻住嵌入，输出头的矩阵也就冻住了，只剩它的偏置和变换还在练。
+# 练同样的步数，多半会变差：MLM 时每层都习惯了左右都看，改成只看左边，底层也需要调整。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 5 · 有几道题**（★，3 分钟）一篇的导语 24 个字，正文 90 个字，排成 `[CLS] 导语 [SEP] 正文 [SEP]`。这一条序列里，算损失的目标有几个？
+# 先猜，再照第 3 节的办法数一数。
+
+# %% tags=["stub"]
+my_targets = ...                              # ← 换成一个整数
+
+# %% tags=["check"]
+check.n_targets(my_targets)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# my_targets = 90 + 1
+# ```
+#
+# 正文的 90 个字，外加末尾的 `[SEP]`。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 6 · 找错**（★★，5 分钟）有人先把标签左移一位，再交给模型：`labels = ids[1:] + [-100]`。练出来的模型写起文章来会怎样？
+#
+# - A　和正确的一样：自己移过了，模型就不移了。
+# - B　学成了照抄：位置 t 输出 x_t。
+# - C　隔字跳着写：位置 t 学的是 x_{t+2}。
+# - D　训练时就会报错。
+
+# %% tags=["stub"]
+my_choice = ...                               # ← 换成 "A"、"B"、"C"、"D" 之一
+
+# %% tags=["check"]
+check.skips(my_choice)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# my_choice = "C"
+# ```
+#
+# 模型内部又错开一位，于是位置 t 学着预测 t+2。怎样用一行打印看出来？打印 logits 在位置 t 的最大项，
+# 和 x[t+1]、x[t+2] 各比一次，命中率高的是后者，就错位了。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 7 · 解释一个对照**（★★，5 分钟）有人练了一个模型，正文的损失比一元模型低很多；照第 8 节换错导语，损失几乎没有变。这说明什么？
+#
+# - A　模型很稳健，导语错了也写得对。
+# - B　模型学会了新闻的写法，却没有用上导语。
+# - C　模型什么也没学到。
+# - D　模型偷看了未来。
+
+# %% tags=["stub"]
+my_reading = ...                              # ← 换成 "A"、"B"、"C"、"D" 之一
+
+# %% tags=["check"]
+check.ignores_intro(my_reading)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# my_reading = "B"
+# ```
+#
+# 比一元模型低，说明学会了句式和搭配；换错导语不受影响，说明写到该抄事实的地方，它是在瞎猜。
+# 只看损失分不出这两件事，所以要做对照。
+#
+# </details>
+
+# %% [markdown]
+# **想一想 · 预测**（★，3 分钟）如果把提示的标签也留着（不记 −100），「正文的损失」会更好还是更差？「整条的平均损失」呢？
 #
 # <details><summary>参考答案</summary>
 #
@@ -449,25 +630,7 @@ print("已存好：", "、".join(sorted(p.name for p in path.iterdir())))
 #
 # </details>
 #
-# **2. 找错（★★，5 分钟）** 有人先把标签左移一位再交给模型：`labels = ids[1:] + [-100]`。模型会学成什么？怎样用一行打印看出来？
-#
-# <details><summary>参考答案</summary>
-#
-# 模型内部又错开一位，于是位置 t 学着预测 t+2。让它贪心写一句，会隔字跳着写。打印 logits 在位置 t 的最大项，
-# 和 x[t+1]、x[t+2] 各比一次，命中率高的是后者，就错位了。
-#
-# </details>
-#
-# **3. 改一个实验（★★，8 分钟）** 冻结嵌入和下面几层（`p.requires_grad_(False)`）再练同样的步数，验证损失是多少？
-# 「冻结底层、只练上层」值不值得，由你测到的数说了算。
-#
-# <details><summary>参考答案</summary>
-#
-# 多半会变差：MLM 时每层都习惯了左右都看，改成只看左边，底层也需要调整。步数越多、数据越多，差得越明显。
-#
-# </details>
-#
-# **4. 追问到底（★★，12 分钟）** 把第 6 节的 `steps` 改成 `preset.clm_steps // 2`，重新运行。先猜：练得久了，三条线的次序会变吗？
+# **想一想 · 追问到底**（★★，12 分钟）把第 6 节的 `steps` 改成 `preset.clm_steps // 2`，重新运行。先猜：练得久了，三条线的次序会变吗？
 #
 # <details><summary>参考答案</summary>
 #

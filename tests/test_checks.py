@@ -1,0 +1,67 @@
+"""会诊断的练习：每本 notebook 的参考答案都通过，留空的都报未做，每种误解得到自己的提示。"""
+
+import pytest
+
+from utils.checks import cells as C
+from utils.checks import runner
+from utils.checks.exercise import Exercise
+from utils.checks.verdict import OPEN, PASS, WRONG
+from utils.environment import ROOT
+from utils.notebook_checks import source_files
+
+SEEDS = range(3)
+SOURCES = {p.stem[:2]: p for p in source_files(ROOT / "notebooks")}
+CELLS = {number: C.read_cells(path) for number, path in SOURCES.items()}
+ITEMS = {(number, item.name): item for number, cells in CELLS.items() for item in C.find_exercises(cells)}
+MODULES = {number: runner.load_module(number) for number in sorted({number for number, _ in ITEMS})}
+LEAST = 5                                                 # 有练习的 notebook 至少这么多道
+
+
+@pytest.fixture(scope="module")
+def names():
+    """每本 notebook 的名字空间，只造一次。"""
+    return {number: runner.namespace(CELLS[number], module) for number, module in MODULES.items()}
+
+
+@pytest.fixture(autouse=True)
+def own_outputs(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
+
+
+def exercise(number: str, name: str) -> Exercise:
+    return getattr(MODULES[number], name)
+
+
+def ids(key):
+    return ".".join(key)
+
+
+def test_each_notebook_has_enough_and_declares_what_it_uses():
+    for number, module in MODULES.items():
+        used = [name for n, name in ITEMS if n == number]
+        assert len(used) >= LEAST, f"{number} 只有 {len(used)} 道练习"
+        assert sorted(used) == sorted(runner.exercises(module)), f"{number}：notebook 与 utils/checks/nb{number}.py 的练习不一致"
+        assert {e.key for e in runner.exercises(module).values()} == {f"{number}.{name}" for name in used}
+
+
+@pytest.mark.parametrize("key", ITEMS, ids=ids)
+def test_reference_answer_passes_and_stub_is_open(key, names):
+    item = ITEMS[key]
+    stub = runner.run_answer(item.stub, item.check, dict(names[key[0]]), ".".join(key))
+    assert stub.status == OPEN, str(stub)
+    for _ in SEEDS:
+        answer = runner.run_answer(item.answer, item.check, dict(names[key[0]]), ".".join(key))
+        assert answer.status == PASS, str(answer)
+
+
+@pytest.mark.parametrize("key", ITEMS, ids=ids)
+def test_each_misconception_gets_its_own_hint(key):
+    task = exercise(*key)
+    mistakes = task.mistakes
+    assert len(mistakes) >= 3 and task.ask
+    assert len({m.name for m in mistakes}) == len({m.hint for m in mistakes}) == len({m.ask for m in mistakes}) == len(mistakes)
+    for mistake in mistakes:
+        for seed in SEEDS:
+            verdict = task(mistake.wrong, seed=seed)
+            assert verdict.status == WRONG and verdict.kind == mistake.name, f"{mistake.name} 被认成：{verdict}"
+            assert verdict.hint == mistake.hint and verdict.ask == mistake.ask

@@ -1,0 +1,261 @@
+"""08_clm_finetuning 的练习。"""
+
+from __future__ import annotations
+
+import random
+
+import torch
+import torch.nn.functional as F
+from transformers import BertConfig, BertLMHeadModel
+from transformers.utils import logging
+
+from utils.checks.exercise import Choice, Function, Mistake, Value
+from utils.checks.inputs import integers, normal
+
+IGNORE = -100
+
+
+# ---------------------------------------------------------------- 1 一行怎样排
+
+
+def _documents(rng: random.Random) -> list[tuple]:
+    return [([rng.randint(5, 90) for _ in range(n)], [rng.randint(5, 90) for _ in range(m)], 2, 3)
+            for n, m in [(1, 2), (2, 3), (5, 9), (8, 4)]]
+
+
+def _row(learn_from=0, shift=0, learn_end=True):
+    """learn_from：从正文开头往后挪几个才开始记标签；shift：标签自己先错几位。"""
+    def make_row(intro, body, cls, sep):
+        ids, start = [cls, *intro, sep, *body, sep], len(intro) + 2 + learn_from
+        labels = [IGNORE] * start + ids[start:]
+        if not learn_end:
+            labels[-1] = IGNORE
+        return ids, (labels[shift:] + [IGNORE] * shift if shift else labels)
+
+    return make_row
+
+
+def _all_labels(intro, body, cls, sep):
+    ids, _ = _row()(intro, body, cls, sep)
+    return ids, list(ids)
+
+
+def _only_body(intro, body, cls, sep):
+    return [cls, *intro, sep], [*body, sep]
+
+
+make_row = Function(
+    "08.make_row",
+    reference=_row(), cases=_documents,
+    ask="把最短的反例写成两行，上面是输入，下面是标签，一格一格对齐。每一格的标签，该记还是不该记？",
+    mistakes=(
+        Mistake("提示也记了标签", _all_labels, "导语也有标签，模型还要学着写导语。", "用的时候，导语是你给的还是模型写的？"),
+        Mistake("自己先错了一位", _row(shift=1), "标签先左移了一位，交给模型以后还会再移一位。",
+                "模型内部已经把标签错开一位。再加上你这一位，位置 t 学的是第几个词元？"),
+        Mistake("中间的 [SEP] 也记了", _row(learn_from=-1), "隔开导语和正文的 [SEP] 也记了标签。",
+                "这个 [SEP] 是提示的末尾，还是正文的开头？用的时候由谁写？"),
+        Mistake("正文第一个字没记", _row(learn_from=1), "正文的第一个词元也记成了 −100，模型没学过怎样开头。",
+                "提示一共几个词元？[CLS]、导语、[SEP] 都数了吗？"),
+        Mistake("没有学结尾", _row(learn_end=False), "末尾的 [SEP] 没有标签，模型学不到什么时候该停。",
+                "生成时靠什么停下来？它在训练里是不是一道题？"),
+        Mistake("拆成了两条序列", _only_body, "输入只有导语，标签只有正文：两条序列各走各的。",
+                "模型写正文的第五个字时，看得见前四个字吗？这就是第 4 节的错误配方。"),
+    ),
+)
+
+
+# ---------------------------------------------------------------- 2 损失
+
+
+def _batch(rng: random.Random) -> list[tuple]:
+    cases = []
+    for B, T, V in [(1, 4, 5), (2, 6, 7), (3, 9, 12)]:
+        labels = integers(rng, V, B, T, low=1)
+        labels[:, :T // 2] = IGNORE
+        if B > 1:
+            labels[1:, T - 1:] = IGNORE                   # 填充
+        cases.append((normal(rng, B, T, V, scale=2), labels))
+    return cases
+
+
+def _loss(logits, labels, shift=1, reduction="mean"):
+    scores, target = (logits[:, :-shift], labels[:, shift:]) if shift else (logits, labels)
+    return F.cross_entropy(scores.flatten(0, 1), target.flatten(), reduction=reduction)
+
+
+body_loss = Function(
+    "08.body_loss",
+    reference=lambda logits, labels: _loss(logits, labels), cases=_batch,
+    ask="数一数：错开之后，有几个位置的标签不是 −100？你平均了几项？",
+    mistakes=(
+        Mistake("没有错位", lambda logits, labels: _loss(logits, labels, 0), "它拿位置 t 的 logits 去对第 t 个标签，考的是照抄。",
+                "位置 t 的 logits 是看过 x_t 以后给出的。它在猜谁？"),
+        Mistake("错了两位", lambda logits, labels: _loss(logits, labels, 2), "它拿位置 t 的 logits 去对 t+2 的标签，隔着一个字猜。",
+                "你的代码里，错位一共做了几次？"),
+        Mistake("−100 也算了", lambda logits, labels: _loss(logits, labels.clamp(min=0)),
+                "提示和填充的位置也算了损失，−100 被当成了第 0 个词元。", "−100 的意思是什么？这些位置该出现在平均里吗？"),
+        Mistake("除以了全部位置", lambda logits, labels: _loss(logits, labels, 1, "sum") / labels[:, 1:].numel(),
+                "总和只加了正文，平均时却除以了全部位置：导语越长，损失看着越小。", "分子加了几项？导语长一倍，你的损失会变吗，该变吗？"),
+    ),
+)
+
+
+# ---------------------------------------------------------------- 3 偷看
+
+
+def _hashed(ids: torch.Tensor, V: int) -> torch.Tensor:
+    return torch.sin(ids[..., None].float() * torch.arange(1, V + 1) * 0.7)               # (1, T, V)
+
+
+def causal(ids):
+    return _hashed(ids, 50).cumsum(1)
+
+
+def sees_both_sides(ids):
+    x = _hashed(ids, 50)
+    return x + x.sum(1, keepdim=True)
+
+
+def sees_one_ahead(ids):
+    x = _hashed(ids, 50)
+    return x.cumsum(1) + F.pad(x[:, 1:], (0, 0, 0, 1))
+
+
+def sees_two_ahead(ids):
+    x = _hashed(ids, 50)
+    return x.cumsum(1) + F.pad(x[:, 2:], (0, 0, 0, 2))
+
+
+def sees_only_the_first(ids):
+    return _hashed(ids, 50)[:, :1].expand(-1, ids.shape[1], -1)
+
+
+def sees_strictly_before(ids):
+    x = _hashed(ids, 50)
+    return x.cumsum(1) - x
+
+
+def _models(rng: random.Random) -> list[tuple]:
+    cases = []
+    for forward in (causal, sees_both_sides, sees_one_ahead, sees_two_ahead, sees_only_the_first, sees_strictly_before):
+        T = rng.randint(8, 12)
+        cases.append((forward, integers(rng, 50, 1, T), rng.randint(2, T - 5)))
+    return cases
+
+
+def _peek(changed, compared):
+    def sees_future(forward, ids, k):
+        other = ids.clone()
+        part = changed(k)
+        other[:, part] = (other[:, part] + 1) % 50
+        part = compared(k)
+        return not torch.allclose(forward(ids)[:, part], forward(other)[:, part], atol=1e-5)
+
+    return sees_future
+
+
+sees_future = Function(
+    "08.sees_future",
+    reference=_peek(lambda k: slice(k + 1, None), lambda k: slice(0, k + 1)), cases=_models,
+    ask="「改动未来，看过去」：改的是哪些位置，比的是哪些位置？在纸上标出来。",
+    mistakes=(
+        Mistake("把未来也比了", _peek(lambda k: slice(k + 1, None), lambda k: slice(None)), "它连改动过的位置也比了，于是谁都「偷看」。",
+                "输入改了的那些位置，logits 跟着变，算不算偷看？"),
+        Mistake("改了过去", _peek(lambda k: slice(0, k + 1), lambda k: slice(0, k + 1)),
+                "它改的是 k 和以前的词元，过去的 logits 当然会变。",
+                "过去的 logits 本来就该看过去的词元。要查偷看，该动哪一边？"),
+        Mistake("k 也改了", _peek(lambda k: slice(k, None), lambda k: slice(0, k + 1)),
+                "第 k 个词元也被改了，而位置 k 的 logits 本来就看得见它。",
+                "位置 k 的 logits 猜的是 k+1。它可以看哪些词元？"),
+        Mistake("只改了最后一个", _peek(lambda k: slice(-1, None), lambda k: slice(0, k + 1)),
+                "它只改了最后一个词元：只偷看下一个字的模型就漏网了。", "一个只偷看右边一格的模型，你的检查抓得到吗？"),
+        Mistake("少比了一个", _peek(lambda k: slice(k + 1, None), lambda k: slice(0, k)),
+                "它没有比位置 k：恰好在边界上偷看的模型就漏网了。",
+                "位置 k 猜的正是第一个被改动的词元。最该比的是哪个位置？"),
+    ),
+)
+
+
+# ---------------------------------------------------------------- 4 冻结底层
+
+
+def _tiny(layers: int) -> BertLMHeadModel:
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        config = BertConfig(vocab_size=12, hidden_size=4, num_hidden_layers=layers, num_attention_heads=1, intermediate_size=4)
+        return BertLMHeadModel(config)
+    finally:
+        logging.set_verbosity(before)
+
+
+def _trainable(function, model, n):
+    """冻结之后还能练的是哪几块。"""
+    function(model, n)
+    names = {name.split("layer.")[1].split(".")[0] if "layer." in name else "嵌入" if "embeddings" in name else "输出头"
+             for name, p in model.named_parameters() if p.requires_grad}
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    return sorted(f"第 {x} 层" if x.isdigit() else x for x in names), f"冻结了 {len(frozen)} 个张量"
+
+
+def _freeze(embeddings=True, extra=0, top=False, as_attribute=False, whole=False):
+    def freeze_bottom(model, n):
+        layers = list(model.bert.encoder.layer)
+        parts = [*([model.bert.embeddings] if embeddings else []), *(layers[-n:] if top else layers[:n + extra])]
+        for part in [model.bert] if whole else parts:
+            if as_attribute:
+                part.requires_grad = False
+            else:
+                part.requires_grad_(False)
+
+    return freeze_bottom
+
+
+freeze_bottom = Function(
+    "08.freeze_bottom",
+    reference=_freeze(), cases=lambda rng: [(_tiny(3), 1), (_tiny(4), 2)], observe=_trainable, may_change_input=True,
+    ask="冻结以后，打印还在训练的参数的名字：嵌入、各层、输出头，各在不在？",
+    mistakes=(
+        Mistake("只给模块设了个属性", _freeze(as_attribute=True),
+                "`模块.requires_grad = False` 只是给模块添了一个没人看的属性，参数一个也没冻住。",
+                "优化器看的是谁的 requires_grad？模块有没有一个方法，能替它的全部参数设好？"),
+        Mistake("忘了嵌入", _freeze(embeddings=False), "几层冻住了，嵌入还在训练。", "嵌入在第 0 层的下面还是上面？「底层」包不包括它？"),
+        Mistake("多冻了一层", _freeze(extra=1), "它多冻了一层。", "从 0 数起，下面 n 层的编号是几到几？切片的右端算不算在内？"),
+        Mistake("冻了上面几层", _freeze(top=True), "它冻住的是靠近输出的几层。", "第 0 层挨着嵌入，还是挨着输出头？"),
+        Mistake("整个主体都冻住了", _freeze(whole=True), "主体全冻住了，只剩输出头在训练。", "题目里的 n 起作用了吗？上面几层还要不要学？"),
+    ),
+)
+
+
+# ---------------------------------------------------------------- 5、6、7 预测与判断
+
+
+n_targets = Value(
+    "08.n_targets", expected=91, rtol=0, form="一个整数",
+    ask="把序列写成 [CLS] 导语 [SEP] 正文 [SEP]，再划掉标签是 −100 的。还剩几个？",
+    mistakes=(
+        Mistake("忘了结尾的 [SEP]", 90, "它只数了正文的字。", "模型还要学一件事：写完了要停。那是哪个词元？"),
+        Mistake("两个 [SEP] 都数了", 92, "它把隔开导语和正文的 [SEP] 也数进去了。", "这个 [SEP] 属于提示还是属于正文？"),
+        Mistake("整条都算了", 117, "它数了整条序列的词元。", "提示的标签记成了什么？它们还算不算题？"),
+        Mistake("按整条错了一位", 116, "它数的是整条序列错开一位之后的位置。", "错开之后，标签是 −100 的位置还算吗？"),
+    ),
+)
+
+skips = Choice(
+    "08.skips", right="C", ask="你移了一位，模型里面又移一位。位置 t 的标签最后成了第几个词元？",
+    mistakes=(
+        Mistake("以为模型不再移", "A", "这一项认为自己移过了，模型就不会再移。",
+                "第 3 节的输出里，是谁把标签错开了一位？它知道你已经移过吗？"),
+        Mistake("以为学成了照抄", "B", "这一项认为两次错位互相抵消。", "两次移的方向相同还是相反？"),
+        Mistake("以为会报错", "D", "这一项认为长度或形状会对不上。", "左移之后末尾补了一个 −100，长度变了吗？"),
+    ),
+)
+
+ignores_intro = Choice(
+    "08.ignores_intro", right="B", ask="换错导语，只动了一样东西。损失几乎没变，说明这样东西对模型有没有用？",
+    mistakes=(
+        Mistake("当成了稳健", "A", "这一项把「不受影响」读成了优点。", "导语说的是另一件事，正文的事实却照样猜得中，可能吗？"),
+        Mistake("当成了没学会写", "C", "这一项从对照推出模型什么也没学到。", "损失比一元模型低了许多，这部分是从哪里来的？"),
+        Mistake("当成了偷看", "D", "这一项认为损失低，就是看见了未来。", "偷看的检查改动的是什么？这个对照改动的又是什么？"),
+    ),
+)
