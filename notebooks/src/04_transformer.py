@@ -759,7 +759,7 @@ for name in ("没有位置", "没有前馈", "没有 LayerNorm", "没有残差")
 #
 # - **没有残差**：和第 6 节的梯度图对上了。损失停在一元模型附近，更深的网络只会更糟。
 # - **没有位置**：一句话成了一袋字，只能靠「句子里有哪些字」来猜。
-# - **没有前馈**：参数也少了一大半，所以这不全是「结构」的功劳；想公平，要拿参数一样多的来比（见练习）。
+# - **没有前馈**：参数也少了一大半，所以这不全是「结构」的功劳；想公平，要拿参数一样多的来比（见练习 7）。
 # - **没有 LayerNorm**：4 层的小模型缺了它不至于垮掉；层数多、学习率大时，它才显出分量。
 #
 # 也要记得这张表的边界：一个小任务、几百步、几个种子。换成大模型、长训练，「换成」的那几种谁先谁后可能不同。
@@ -1128,79 +1128,206 @@ print(f"前向加反向，是前向的 {counter.get_total_flops() / counted:.2f}
 #
 # ## 练习
 #
-# **练习 1（★，5 分钟）** `LayerNorm` 之后每个词元的均值、方差各是多少（取 $\gamma=1,\beta=0$）？把输入整个乘 100、再加 7，输出变不变？先猜后验。
+# 每道题下面有一格留了空（`...`），写上你的答案，运行它，再运行紧跟着的 `check`：它用新抽的输入考你，
+# 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
+
+# %%
+from utils.checks import nb04 as check
+
+# %% [markdown] tags=["exercise"]
+# **练习 1 · RMSNorm**（★，8 分钟）Llama 用的不是 LayerNorm，而是更省事的 RMSNorm（Zhang、Sennrich 2019）：
+# 不减均值，也没有 $\beta$，只除以均方根（root mean square）：
 #
+# $$\mathrm{RMSNorm}(x)=\gamma\odot\frac{x}{\sqrt{\frac1C\sum_c x_c^2+\epsilon}}$$
+
+# %% tags=["stub"]
+def rms_norm(x, gamma, eps):                                              # (B, T, C), (C,), 一个数
+    ...                                                                   # ← 换成你的代码，返回 (B, T, C)
+
+# %% tags=["check"]
+check.rms_norm(rms_norm)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
 #
 # ```python
-# x = torch.randn(2, 5, 64)
-# y, z = F.layer_norm(x, (64,)), F.layer_norm(100 * x + 7, (64,))
-# print(y.mean(-1).abs().max(), y.var(-1, unbiased=False).mean(), (y - z).abs().max())
+# def rms_norm(x, gamma, eps):
+#     square = x.pow(2).mean(-1, keepdim=True)                            # (B, T, 1)
+#     return gamma * x / (square + eps).sqrt()                            # (B, T, C)
 # ```
 #
-# 均值 0，方差 1；平移被减掉，倍数被除掉，所以不变（只差 eps 和舍入）。它丢掉的正是「整体多大」这个信息。
+# 每个词元只用自己的 C 个数。比 LayerNorm 少一次求均值，参数少一半。
+#
 # </details>
-#
-# **练习 2（★★，10 分钟）** 用第 3 节的 `rotate`，验证 RoPE 也有「平移不变」：所有词元的位置都加 5，注意力的分数不变。
-#
+
+# %% [markdown] tags=["exercise"]
+# **练习 2 · 只转一个词元**（★★，10 分钟）09 会讲：写字时每一步只算**新来的那一个**词元，它在句子里是第 $t$ 个。
+# 写一个 `rotate_one(x, t)`，把一个 D 维的向量转到位置 $t$，配对和频率同第 3.3 节。
+
+# %% tags=["stub"]
+def rotate_one(x, t):                                                     # (D,), 一个整数
+    ...                                                                   # ← 换成你的代码，返回 (D,)
+
+# %% tags=["check"]
+check.rotate_one(rotate_one)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
 #
 # ```python
-# from utils.positions import rotate as turn_at
+# import torch
 #
-# q, k = torch.randn(2, 10, 32).double()
-# a = turn_at(q) @ turn_at(k).T
-# late = torch.arange(5, 15)
-# b = turn_at(q, late) @ turn_at(k, late).T
-# print((a - b).abs().max())
+# def rotate_one(x, t):
+#     angle = t * 10000.0 ** (-torch.arange(0, len(x), 2) / len(x))       # (D/2,)
+#     even, odd = x[0::2], x[1::2]                                        # (D/2,) x 2
+#     turned = [even * angle.cos() - odd * angle.sin(), even * angle.sin() + odd * angle.cos()]
+#     return torch.stack(turned, dim=-1).flatten()                        # (D,)
 # ```
 #
-# 角度相减，加上的 5 抵消了。加性的位置（正弦、可学的表）没有这个性质：字的向量和位置的向量会交叉相乘。
+# 直接拿第 3.3 节的 `rotate` 去转一个词元，它会以为那是第 0 个，一点不转：这是写 KV 缓存时最常见的错。
+#
 # </details>
-#
-# **练习 3（★★，15 分钟）** 「没有前馈」少了一大半参数，比得不公平。把它加深到参数与完整的差不多，再练一遍，结论变不变？
-#
+
+# %% [markdown] tags=["exercise"]
+# **练习 3 · 解码器的掩码**（★★，10 分钟）一批长短不齐的句子要从左往右写。由分词器给的 `attention_mask`（1 是真词元，0 是填充）
+# 做出布尔掩码 (B, 1, T, T)：`[b, 0, i, j]` 为真，当且仅当第 $i$ 个词元可以看第 $j$ 个。
+
+# %% tags=["stub"]
+def decoder_mask(attention_mask):                                         # (B, T)
+    ...                                                                   # ← 换成你的代码，返回布尔的 (B, 1, T, T)
+
+# %% tags=["check"]
+check.decoder_mask(decoder_mask)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
 #
 # ```python
-# for layers in (4, 12):
-#     student = AblationMLM(len(small_tokenizer), layers=layers, ffn=False)
-#     print(layers, sum(p.numel() for n, p in student.named_parameters() if "blocks" in n))
+# import torch
+#
+# def decoder_mask(attention_mask):
+#     T = attention_mask.size(1)
+#     past = torch.ones(T, T).tril().bool()                               # (T, T)
+#     real = attention_mask.bool()[:, None, None, :]                      # (B, 1, 1, T)
+#     return past & real                                                  # (B, 1, T, T)
 # ```
 #
-# 一层完整的约 12C²，没有前馈的约 4C²，所以 12 层才和 4 层的完整模型一样多。照第 8 节练一遍，用同样的种子比。
-# 它的每一步也慢得多：深不是免费的。
+# 两个条件都要满足，所以是「且」；填充遮的是被看的一方，在最后一维。
+#
 # </details>
-#
-# **练习 4（★★，15 分钟）** 给 `EncoderDecoder` 的考试加一种没练过的写法，例如「廿六」「卅一」，看完全正确的比例；再把它加进练习题里重练。
-#
-# <details><summary>参考答案</summary>
-#
-# 把 `pairs["test"]` 里的「二十」换成「廿」再考：这个字不在词表里，是 `[UNK]`，模型只能靠上下文猜，会错一大片。
-# 重建词表、加进练习之后就会了。模型只会它见过的写法；规范化这种任务，覆盖写法比加大模型要紧。
-# </details>
-#
-# **练习 5（★★★，20 分钟）** 写出 `EncoderDecoder` 的参数公式（C、L、V），和数出来的比。提示：解码器的一层有两个注意力、三个 LayerNorm。
-#
+
+# %% [markdown] tags=["exercise"]
+# **练习 4 · 错开一位**（★★，8 分钟）有的库给的 `labels` 不带开头的记号，填充是 −100。写出解码器的输入：整句往右移一位，
+# 开头补 `begin`，−100 换成 `pad`，长度不变。
+
+# %% tags=["stub"]
+def shift_right(labels, begin, pad):                                      # (B, T), 一个编号, 一个编号
+    ...                                                                   # ← 换成你的代码，返回 (B, T)
+
+# %% tags=["check"]
+check.shift_right(shift_right)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
 #
 # ```python
-# from utils.transformer_cost import block_parameters
-#
-# C, L, V = 64, 2, len(pair_tokenizer)
-# total = V * C + L * (block_parameters(C, 4 * C) + block_parameters(C, 4 * C, cross=True)) + 4 * C + C * V + V
-# print(total, sum(p.numel() for p in translator.parameters()))
+# def shift_right(labels, begin, pad):
+#     shifted = labels.roll(1, dims=1)                                    # (B, T)
+#     shifted[:, 0] = begin
+#     return shifted.masked_fill(shifted == -100, pad)
 # ```
 #
-# 字嵌入一份（两边共用），词表头一份（没有共享），末尾两个 LN 各 2C。正弦位置没有参数。
+# 位置 $t$ 的输入是 `labels[t - 1]`，输出预测 `labels[t]`。忘了移，损失会很快掉到 0：它只是在抄刚读到的字。
+#
 # </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 5 · 一个不差**（★★★，15 分钟）写出第 10 节的 `EncoderDecoder` 的参数个数，由词表大小 V、宽度 C、编码器和解码器各 L 层算出。
+# 前馈宽 4C，正弦位置没有参数。
+
+# %% tags=["stub"]
+def count_parameters(V, C, L):                                            # 三个整数
+    ...                                                                   # ← 换成你的代码，返回一个整数
+
+# %% tags=["check"]
+check.count_parameters(count_parameters)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# def count_parameters(V, C, L):
+#     attention = 4 * (C * C + C)
+#     ffn = C * 4 * C + 4 * C + 4 * C * C + C
+#     encoder = attention + ffn + 2 * 2 * C
+#     decoder = 2 * attention + ffn + 3 * 2 * C
+#     return V * C + L * (encoder + decoder) + 2 * 2 * C + C * V + V
+# ```
+#
+# 字嵌入两边共用，只算一份；词表头没有和它共享，另算一份。末尾两个 LayerNorm 各 2C。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 6 · 句子加倍**（★，3 分钟）先猜：一句话的词元数从 T 变成 2T，一层编码器里**整句话**的浮点运算，
+# 线性层变成几倍，注意力（$QK^\top$ 与权重乘 V）变成几倍？
+
+# %% tags=["stub"]
+growth = ...                                                              # ← 换成 [线性层的倍数, 注意力的倍数]
+
+# %% tags=["check"]
+check.growth(growth)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# growth = [2, 4]
+# ```
+#
+# 线性层和词元数成正比；注意力是两两之间的事，和词元数的平方成正比。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 7 · 读消融**（★★，5 分钟）第 8 节里，「没有前馈」的损失比「完整」的高，程序判为「差别可信」。最站得住的说法是哪一个？
+#
+# - A. 前馈这种**结构**比注意力重要，所以去掉它损失就高。
+# - B. 不论多大的模型、练多久，去掉前馈都会差这么多。
+# - C. 在这个任务、这个大小、这么多步下，去掉前馈更差；其中有多少是因为参数也少了，还要另做一组参数一样多的来比。
+# - D. 种子不同结果就不同，所以什么结论也不能下。
+
+# %% tags=["stub"]
+reading = ...                                                             # ← 换成 "A"、"B"、"C" 或 "D"
+
+# %% tags=["check"]
+check.reading(reading)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# reading = "C"
+# ```
+#
+# 拿掉前馈，每层的参数从约 12C² 变成约 4C²，结构和大小一起变了。差别可信，只说明「这两个模型不一样」；
+# 要说「是结构的功劳」，得让参数一样多。
+#
+# </details>
+
+# %% [markdown]
+# **想一想**（没有标准答案，动手做）
+#
+# - 第 8 节的「没有前馈」加深到 12 层，参数就和完整的差不多了。照样练两个种子，结论变不变？每一步慢了多少？
+# - 给第 10 节的考试加一种没练过的写法，例如把「二十」都换成「廿」，完全正确的比例掉到多少？再把它加进练习题里重练。
+#   模型只会它见过的写法；规范化这种任务，覆盖写法往往比加大模型要紧。
 #
 # ## 延伸阅读
 #
 # - Vaswani 等（2017），*Attention Is All You Need*：编码器–解码器、正弦位置、Post-LN 的出处。
 # - Devlin、Chang、Lee、Toutanova（2019），*BERT*；Radford 等（2019），*Language Models are Unsupervised Multitask Learners*（GPT-2）。
 # - He、Zhang、Ren、Sun（2015），*Deep Residual Learning for Image Recognition*；Ba、Kiros、Hinton（2016），*Layer Normalization*；
-#   Hendrycks、Gimpel（2016），*Gaussian Error Linear Units*。
+#   Hendrycks、Gimpel（2016），*Gaussian Error Linear Units*；Zhang、Sennrich（2019），*Root Mean Square Layer Normalization*。
 # - Xiong 等（2020），*On Layer Normalization in the Transformer Architecture*：Pre-LN 与 Post-LN。
 # - Su、Lu、Pan、Murtadha、Wen、Liu（2021），*RoFormer: Enhanced Transformer with Rotary Position Embedding*。
 # - Kaplan 等（2020），*Scaling Laws for Neural Language Models*：6N 的由来。
