@@ -1,8 +1,11 @@
 """utils.attention：与 PyTorch、Hugging Face 的实现相等，掩码不漏，错误说得清楚。"""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
+from notebook_source import handmade
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
@@ -148,6 +151,28 @@ def test_from_bert_layer_copies_and_refuses_other_layers():
         A.MultiHeadSelfAttention.from_bert_layer(nn.Linear(3, 3))
     with pytest.raises(ValueError, match="平均"):
         A.MultiHeadSelfAttention(32, 5)
+
+
+@pytest.mark.parametrize("mask", [None, "causal", "padding", "nobody"])
+def test_the_notebook_agrees(mask):
+    """03 手写的注意力、掩码、多头，与 utils 的一比特不差；参数的名字也一样。"""
+    hand = handmade("03_self_attention", "attend", "causal_mask", "padding_mask", "MultiHeadSelfAttention", "one_sentence",
+                    torch=torch, nn=nn, math=math)
+    real = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
+    assert torch.equal(hand["causal_mask"](7), A.causal_mask(7))
+    assert torch.equal(hand["padding_mask"](real), A.padding_mask(real))
+    mask = {"causal": A.causal_mask(7), "padding": A.padding_mask(real), "nobody": torch.zeros(7, 7, dtype=torch.bool)}.get(mask)
+    for mine, theirs in zip(hand["attend"](*qkv(2, 3, 7, 5), mask), A.scaled_dot_product_attention(*qkv(2, 3, 7, 5), mask), strict=True):
+        assert torch.equal(mine, theirs)
+    torch.manual_seed(0)
+    packaged, own = A.MultiHeadSelfAttention(32, 4), hand["MultiHeadSelfAttention"](32, 4)
+    own.load_state_dict(packaged.state_dict())
+    x = torch.randn(2, 7, 32)
+    for mine, theirs in zip(own(x, mask), packaged(x, mask), strict=True):
+        assert torch.equal(mine, theirs)
+    if mask is None:
+        looped = packaged.output(hand["one_sentence"](x[0], 4, packaged.query, packaged.key, packaged.value))
+        torch.testing.assert_close(looped, packaged(x)[0][0], atol=1e-5, rtol=1e-5)
 
 
 def test_get_attentions_equals_the_model_and_restores_it(tokenizer):

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets import Dataset
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from torch import nn
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ def _digest(value) -> str:
     return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def _weights(model: PreTrainedModel) -> str:
+def _weights(model: nn.Module) -> str:
     return _digest([f"{p.detach().float().abs().sum().item():.5g}" for p in model.parameters()])
 
 
-def training_settings(model: PreTrainedModel, encoded: Dataset, args: TrainingArguments) -> dict[str, str]:
+def training_settings(model: nn.Module, encoded: Dataset, args: TrainingArguments) -> dict[str, str]:
     """一次训练的全部设置，名字 → 值（字符串）；两次训练的设置相同，才能接着练。
 
     参数：
@@ -47,7 +48,8 @@ def training_settings(model: PreTrainedModel, encoded: Dataset, args: TrainingAr
     """
     rows = [encoded[i]["input_ids"] for i in {0, len(encoded) // 2, len(encoded) - 1}] if len(encoded) else []
     started = getattr(model, START, None) or _weights(model)
-    sizes = {key: getattr(model.config, key) for key in SIZES if hasattr(model.config, key)}
+    config = getattr(model, "config", None)                # 自己写的 nn.Module 没有 config，靠起点的权重区分
+    sizes = {key: getattr(config, key) for key in SIZES if hasattr(config, key)}
     return {"模型": type(model).__name__, "模型的大小": str(sizes), "起点的权重": started, "数据": f"{len(encoded)} 篇 {_digest(rows)}",
             **{name: str(getattr(args, key)) for key, name in ARGUMENTS.items()}}
 
@@ -120,7 +122,7 @@ def load_history(checkpoint: str, history: History) -> None:
         history.interrupted = False
 
 
-def forget(folder: Path, model: PreTrainedModel, first: bool = True) -> None:
+def forget(folder: Path, model: nn.Module, first: bool = True) -> None:
     """练完了：抹掉模型上的记号；first（第一个进程）删掉进度。"""
     if first:
         shutil.rmtree(folder, ignore_errors=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
+from torch import nn
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -278,20 +279,21 @@ def training_arguments(folder: Path, steps: int, preset: Preset, device: torch.d
     )
 
 
-def train(model: PreTrainedModel, encoded: Dataset, collate: Callable, args: TrainingArguments,
-          evaluate_fn: Callable[[PreTrainedModel], tuple[float, float]], baselines: dict[str, float] | None = None,
-          evaluations: int = 10, resume: bool = True) -> History:
+def train(model: nn.Module, encoded: Dataset, collate: Callable, args: TrainingArguments,
+          evaluate_fn: Callable[[nn.Module], tuple[float, float]], baselines: dict[str, float] | None = None,
+          evaluations: int = 10, resume: bool = True, quiet: bool = False) -> History:
     """用 Trainer 训练模型（就地更新），一边画进度和损失曲线，一边每隔不到一分钟存一次进度。
 
     参数：
-        model: 要训练的模型，输出里有 loss。
-        encoded: encode_docs 的结果。
-        collate: mlm_collator 或 clm_collator。
+        model: 要训练的模型，输出里有 loss；Hugging Face 的，或自己写的 nn.Module（参数名 input_ids、attention_mask、labels）。
+        encoded: encode_docs 的结果；自己的数据要有 input_ids、labels、length 这样的列。
+        collate: mlm_collator、clm_collator，或自己写的整理函数。
         args: training_arguments 的结果。
         evaluate_fn: 给一个模型，返回 （留出集损失，准确率）。
         baselines: 画在曲线旁边的基线与下限，名字 → 奈特/词元。
         evaluations: 中间评估几次。
         resume: 同样设置的训练上次没练完（按了停止、内核没了）时，True 表示从存下的那一步接着练，False 表示从头来。
+        quiet: True 表示不显示进度和曲线（一格里要练很多个小模型时用）。
     返回：
         History。中途打断（Ctrl-C 或停止按钮）时保留已学到的，并在 History.interrupted 里注明；再运行一次就接着练。
     """
@@ -309,12 +311,12 @@ def train(model: PreTrainedModel, encoded: Dataset, collate: Callable, args: Tra
         logging.getLogger("transformers.trainer").setLevel(logging.ERROR)     # 共享的词表头存一份就够，不必警告「缺了」
     args = replace(args, output_dir=str(folder), save_total_limit=1)
     recorder = HistoryCallback(history, evaluate_fn, max(1, math.ceil(args.max_steps / evaluations)))
-    progress = ProgressCallback(history, baselines or {})
+    shown = [] if quiet else [ProgressCallback(history, baselines or {})]
     trainer = Trainer(model=model, args=args, train_dataset=encoded, data_collator=collate,
-                      callbacks=[recorder, progress, ProgressSaver(history, settings)])
+                      callbacks=[recorder, *shown, ProgressSaver(history, settings)])
     trainer.remove_callback(PrinterCallback)
-    attention = model.config._attn_implementation
-    if args.use_cpu:
+    attention = model.config._attn_implementation if isinstance(model, PreTrainedModel) else None
+    if args.use_cpu and attention:
         model.set_attn_implementation("eager")            # CPU 上的 SDPA 用 bf16 时慢得多，用 float32 时一样快
     before, started = history.seconds, time.perf_counter()
     try:
@@ -329,6 +331,7 @@ def train(model: PreTrainedModel, encoded: Dataset, collate: Callable, args: Tra
         print(f"已在第 {trainer.state.global_step} 步停下，进度存好了。再运行一次这一格，就从这里接着练；"
               "想从头再练，重新运行建模的格子，并给 train 写上 resume=False。")
     history.seconds = before + time.perf_counter() - started
-    model.set_attn_implementation(attention)
+    if attention:
+        model.set_attn_implementation(attention)
     model.eval()
     return history

@@ -235,6 +235,20 @@ lesson.record("对角线平均权重（x·x）", W.diagonal().mean())
 lesson.record("对角线平均权重（q·k）", W_qk.diagonal().mean())
 
 # %% [markdown]
+# 第三个毛病呢？看「谁和谁像」：用 $x$ 比一遍，用 $k$ 比一遍，用 $v$ 比一遍，各得一张 T × T 的余弦相似度表，再看两张表的相关系数。
+# 相关系数是 1，说明两种特征分不开；离 1 越远，说明用来匹配的和拿来传递的越不是一回事。
+
+# %%
+def alike(vectors):
+    unit = F.normalize(vectors - vectors.mean(0), dim=-1)        # (T, D)，先减去平均，免得大家都像
+    return (unit @ unit.T)[~torch.eye(T, dtype=torch.bool)]      # 去掉对角线：(T * (T-1),)
+
+pairs = {"x 与 k": (x, k), "x 与 v": (x, v), "k 与 v": (k, v)}
+correlation = {name: torch.corrcoef(torch.stack([alike(a), alike(b)]))[0, 1].item() for name, (a, b) in pairs.items()}
+print("两张相似度表的相关系数：", {name: f"{r:.2f}" for name, r in correlation.items()})
+lesson.record("k 与 v 的相似度表的相关系数", correlation["k 与 v"])
+
+# %% [markdown]
 # 再画出来对比。左边像一条对角线，谁都只看自己；右边的线挪开了，看的是别人：上面的「相对位置」说的就是挪到了哪里
 # （+1 是右边那个字，−1 是左边那个字）。（两张图的颜色各以自己的最大值为最深。）
 
@@ -670,69 +684,198 @@ show_attention(model, tokenizer, text, layer=LAYER, head=HEAD, token=i)
 #
 # ## 练习
 #
-# **练习 1（★，5 分钟）** 有人把掩码写在 softmax **之后**：先算权重，再把不许看的位置乘 0。
-# 错在哪里？用本章的 `q`、`k` 和因果掩码，
-# 算出这样做时每一行的权重之和。
-#
+# 每道题下面有一格留了空（`...`），写上你的答案，运行它，再运行紧跟着的 `check`：它用新抽的输入考你，
+# 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
+
+# %%
+from utils.checks import nb03 as check
+
+# %% [markdown] tags=["exercise"]
+# **练习 1 · 该除以谁**（★，5 分钟）多头的 `q`、`k` 形状都是 (B, H, T, D)。写出除过之后的分数 (B, H, T, T)，第 $i$ 行是第 $i$ 个词元的。
+
+# %% tags=["stub"]
+def attention_scores(q, k):                                               # (B, H, T, D), (B, H, T, D)
+    ...                                                                   # ← 换成你的代码，返回 (B, H, T, T)
+
+# %% tags=["check"]
+check.attention_scores(attention_scores)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
 #
 # ```python
-# wrong = (q @ k.T / math.sqrt(D)).softmax(-1) * causal_mask(T)
-# print(wrong.sum(-1))          # 除了最后一行，都小于 1
+# import math
+#
+# def attention_scores(q, k):
+#     return q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))              # (B, H, T, T)
 # ```
 #
-# 被遮住的位置已经在分母里占了份额，剩下的权重之和不到 1，输出被无端缩小了。
-# 更糟的是分母里含有未来的分数，未来的信息就这样漏了过来：用「改未来，看过去」一查便知。
+# 点积是 D 项之和，所以除以 √D；和有几个头、句子多长都无关。
+#
 # </details>
-#
-# **练习 2（★★，10 分钟）** 只改一处，让 `attend` 变成「每个词元只能看自己和左边最近的 3 个词元」
-# （滑动窗口）。画出它的掩码。
-#
+
+# %% [markdown] tags=["exercise"]
+# **练习 2 · 掩码放在哪里**（★，5 分钟）给你还没做 softmax 的分数（最后两维是 T × T），返回加了因果掩码的权重。每行之和必须是 1。
+
+# %% tags=["stub"]
+def causal_weights(scores):                                               # (..., T, T)
+    ...                                                                   # ← 换成你的代码，返回 (..., T, T)
+
+# %% tags=["check"]
+check.causal_weights(causal_weights)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
 #
 # ```python
-# def window_mask(T, width=4):
-#     near = torch.ones(T, T).triu(-(width - 1)).bool()    # 往左最多 width - 1 个
-#     return causal_mask(T) & near
+# import torch
 #
-# heatmap(window_mask(T).float(), tokens, tokens, "滑动窗口掩码")
+# def causal_weights(scores):
+#     T = scores.size(-1)
+#     past = torch.ones(T, T).tril().bool()                               # (T, T)
+#     return scores.masked_fill(~past, float("-inf")).softmax(dim=-1)     # (..., T, T)
 # ```
 #
-# `attend` 本身不用改：它接受任何布尔掩码。窗口固定时，有用的权重只有 T × 4 个，代价不再是平方。
+# 先 softmax 再乘 0 是常见的错：被遮住的位置已经在分母里占了份额，剩下的权重之和不到 1；分母里又含有未来的分数，
+# 未来的信息就这样漏了过来。
+#
 # </details>
-#
-# **练习 3（★★，15 分钟）** 第 5 节用随机向量说明了 $\sqrt{d_k}$。对**练好的**这个头，
-# 把分数乘以 0.25、1、4（相当于换一个除数），
-# 量一量每行权重的熵（entropy）$-\sum_j w_j \ln w_j$ 的平均值，并和均匀分布的熵 $\ln T$ 比较。
-#
+
+# %% [markdown] tags=["exercise"]
+# **练习 3 · 滑动窗口**（★★，10 分钟）每个词元只能看自己和左边的词元，连自己在内最多 `width` 个。写出掩码 (T, T)。
+# 写好之后交给第 6 节的 `attend`，它不用改：窗口固定时，有用的权重只有 T × width 个，代价不再是平方。
+
+# %% tags=["stub"]
+def window_mask(T, width):                                                # 两个整数
+    ...                                                                   # ← 换成你的代码，返回布尔的 (T, T)
+
+# %% tags=["check"]
+check.window_mask(window_mask)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
+#
+# ```python
+# import torch
+#
+# def window_mask(T, width):
+#     past = torch.ones(T, T).tril()                                      # 只看左边和自己
+#     near = past.triu(-(width - 1))                                      # 往左最多 width - 1 个
+#     return near.bool()                                                  # (T, T)
+# ```
+#
+# 画出来看看：`heatmap(window_mask(T, 4).float(), tokens, tokens, "滑动窗口掩码")`。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 4 · 权重有多集中**（★★，10 分钟）一行权重 $w$ 的熵（entropy）是 $-\sum_j w_j\ln w_j$，单位是奈特；约定 $0\ln 0=0$。
+# 均匀地看，熵最大，是 $\ln T$；只看一个，熵是 0。给你 (T, T) 的权重，每行之和是 1，求各行的熵的平均值。
+
+# %% tags=["stub"]
+def mean_entropy(weights):                                                # (T, T)，有的格子恰好是 0
+    ...                                                                   # ← 换成你的代码，返回一个标量
+
+# %% tags=["check"]
+check.mean_entropy(mean_entropy)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# def mean_entropy(weights):
+#     logs = weights.clamp_min(1e-12).log()                               # 0 换成很小的数，乘回 0 还是 0
+#     return -(weights * logs).sum(-1).mean()
+# ```
+#
+# 用它量第 5 节的事：把**练好的**这个头的分数乘以 0.25、1、4（相当于换一个除数），再看熵：
 #
 # ```python
 # for factor in (0.25, 1, 4):
-#     w = (factor * S_qk).softmax(-1)
-#     entropy = -(w * w.clamp_min(1e-12).log()).sum(-1).mean()
-#     print(f"× {factor}：平均熵 {entropy:.2f} 奈特，均匀分布是 {math.log(T):.2f}")
+#     print(f"× {factor}：{mean_entropy((factor * S_qk).softmax(-1)):.2f} 奈特，均匀是 {math.log(T):.2f}")
 # ```
 #
 # 乘得越小越接近均匀，乘得越大越接近「只看一个」。这个系数就是 09 里的温度（temperature）的倒数。
+#
 # </details>
-#
-# **练习 4（★★★，20 分钟）** 加上因果掩码之后，自注意力还是排列等变的吗？
-# 先猜，再用第 9 节的办法验证，并说明理由。
-#
+
+# %% [markdown] tags=["exercise"]
+# **练习 5 · 合上各头**（★★，8 分钟）各头算完，输出是 (B, H, T, D)。把它拼回 (B, T, C)：第 $h$ 个头放在第 $hD$ 到 $(h+1)D$ 维。
+
+# %% tags=["stub"]
+def merge_heads(x):                                                       # (B, H, T, D)
+    ...                                                                   # ← 换成你的代码，返回 (B, T, C)
+
+# %% tags=["check"]
+check.merge_heads(merge_heads)
+
+# %% [markdown] tags=["answer"]
 # <details><summary>参考答案</summary>
+#
+# ```python
+# def merge_heads(x):
+#     return x.transpose(1, 2).flatten(2)                                 # (B, H, T, D) -> (B, T, H, D) -> (B, T, C)
+# ```
+#
+# 只 `reshape` 不换位置，形状也对，程序也不报错，数却全乱了：这是多头最难查的一种错。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 6 · 长度的代价**（★，3 分钟）先猜：T 从 512 变成 2048，权重矩阵的数变成几倍？$Q$ 的数变成几倍？
+
+# %% tags=["stub"]
+cost = ...                                                                # ← 换成 [权重矩阵的倍数, Q 的倍数]
+
+# %% tags=["check"]
+check.cost(cost)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# cost = [16, 4]
+# ```
+#
+# 权重矩阵是 T × T，Q 是 T × D。长文本真正放不下的，是前者。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 7 · 加了因果掩码，还等变吗**（★★★，10 分钟）第 9 节说自注意力是排列等变的。加上因果掩码、不加位置向量，再打乱词元的次序：
+#
+# - A. 仍然等变：掩码只是把一些权重变成 0，公式没有变。
+# - B. 不再等变：掩码写死了第几行能看前几列，打乱之后每个词元能看到的词元变了。
+# - C. 仍然等变：没有位置向量，模型就无从知道次序。
+# - D. 看权重练没练过：随机的权重等变，练过的不等变。
+
+# %% tags=["stub"]
+equivariance = ...                                                        # ← 换成 "A"、"B"、"C" 或 "D"
+
+# %% tags=["check"]
+check.equivariance(equivariance)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# equivariance = "B"
+# ```
+#
+# 用第 9 节的办法验证：
 #
 # ```python
 # with torch.no_grad():
 #     a = own(x[None, order], causal_mask(T))[0]
 #     b = own(x[None], causal_mask(T))[0][:, order]
-# print((a - b).abs().max())     # 明显不是 0
+# print((a - b).abs().max())                                              # 明显不是 0
 # ```
 #
-# 不是。因果掩码写死了「第几行能看到前几列」，打乱之后每个词元能看到的词元变了。
 # 所以解码器即使不加位置向量，也能从「我能看到几个」里间接得到一点位置信息（Haviv 等 2022）。
-# </details>
 #
+# </details>
+
+# %% [markdown]
 # ## 延伸阅读
 #
 # - Bahdanau、Cho、Bengio（2015），*Neural Machine Translation by Jointly Learning to Align and Translate*：
@@ -742,5 +885,5 @@ show_attention(model, tokenizer, text, layer=LAYER, head=HEAD, token=i)
 # - Jain、Wallace（2019），*Attention is not Explanation*；Wiegreffe、Pinter（2019），
 #   *Attention is not not Explanation*：权重能不能当解释。
 # - Haviv、Ram、Press、Izsak、Levy（2022），
-#   *Transformer Language Models without Positional Encodings Still Learn Positional Information*：见练习 4。
+#   *Transformer Language Models without Positional Encodings Still Learn Positional Information*：见练习 7。
 # - Dao、Fu、Ermon、Rudra、Ré（2022），*FlashAttention*：不存下整个权重矩阵，也能算得一模一样。
