@@ -60,7 +60,7 @@ print("词  ", len(jieba_words(sentence)), jieba_words(sentence))
 from utils.corpus import load_corpus
 
 corpus = load_corpus("bundled", n_docs=lesson.preset.n_docs, seed=2026)
-train = [row["intro"] + row["body"] for row in corpus["train"].select(range(min(3000, len(corpus["train"]))))]
+train = [row["intro"] + row["body"] for row in corpus["train"].select(range(min(3000, lesson.preset.n_docs // 4)))]
 held = [row["intro"] + row["body"] for row in corpus["validation"].select(range(100))]
 print(len(train), "篇训练，", len(held), "篇留出。一篇的开头：", train[0][:50], "…")
 
@@ -460,12 +460,12 @@ print("与 BertTokenizer 相同；多字的汉字词元有", len(several), "个"
 # %%
 readings = [
     ("乒乓球拍/卖/完/了", "乒乓球/拍卖/完/了"), ("研究/生命/的/起源", "研究生/命/的/起源"),
-    ("南京市/长江/大桥", "南京/市长/江大桥"), ("武汉市/长江/大桥", "武汉/市长/江大桥"),
+    ("南京市/长江大桥", "南京/市长/江大桥"), ("白天鹅/在/湖里/游泳", "白天/鹅/在/湖里/游泳"),
     ("结婚/的/和/尚未/结婚/的", "结婚/的/和尚/未/结婚/的"), ("他/说/的/确实/在理", "他/说/的确/实在/理"),
-    ("这个/门/把手/坏/了", "这个/门/把/手/坏/了"), ("请/把/手/拿开", "请/把手/拿开"),
-    ("美国会/通过/法案", "美/国会/通过/法案"), ("学生会/主席团/开会", "学生/会/主席团/开会"),
-    ("发展/中/国家", "发展/中国/家"), ("下雨/天/留客/天/留我/不/留", "下雨天/留/客/天留/我不留"),
-    ("将军/任命/了/一名/中将", "将/军任/命了/一名/中将"), ("从小/学/电脑", "从/小学/电脑"),
+    ("这个/门把手/坏/了", "这个/门/把/手/坏/了"), ("请/把/手/拿开", "请/把手/拿开"),
+    ("美国/会/通过/法案", "美/国会/通过/法案"), ("学生会/组织/活动", "学生/会/组织/活动"),
+    ("他/将来/上海", "他/将/来/上海"), ("下雨天/留客/天/留/我/不/留", "下雨天/留客天/留/我/不/留"),
+    ("从/马上/下来", "从/马/上/下来"), ("从小/学/电脑", "从/小学/电脑"),
 ]
 for first, second in readings:
     assert first.replace("/", "") == second.replace("/", "")
@@ -518,8 +518,8 @@ for name, column in outcomes.items():
 print("jieba 的切法：", "；".join(" / ".join(jieba_words(a.replace("/", ""))) for a, _ in readings[:6]))
 
 # %% [markdown]
-# jieba 必须当场选一个，这里它有时选对、有时选错，还有时两种读法都不是。训练出来的子词大多「未定」，
-# 但原因并不光彩：我们的语料是地方新闻，没有「乒乓」「国会」，这些字没被并起来。语料越大、词表越大，
+# 看 jieba 那一行：它必须当场选一个，没有「未定」的余地（两种读法的词界一粗一细时例外）。训练出来的子词有不少「未定」，
+# 但原因并不光彩：我们的语料是地方新闻，不大写「乒乓」「国会」，这些字没被并起来。语料越大、词表越大，
 # 子词也会像词一样提前做决定。看几句它们实际的样子：
 
 # %%
@@ -540,7 +540,7 @@ for first, _ in readings[:3]:
 hard = {"生词": "绝绝子", "生僻字": "饕餮龘靐", "扩展B区": "𠮷𠀀", "emoji": "😂👨‍👩‍👧", "拉丁": "ChatGPT",
         "数字": "3.14159", "混排": "第5G时代A股", "繁体": "憂鬱的臺灣烏龜", "全角": "ＡＢＣ１２３",
         "空白": " a\n\tb "}
-plain = {"add_special_tokens": False, "split_special_tokens": True}
+plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
 
 def back(name, text):
     ids = tokenizers[name](text, **plain)["input_ids"]
@@ -986,10 +986,10 @@ lesson.record("一元模型 BPC word", unigram["word"][1], "比特/字符")
 # 文字用体育类的导语：短，同类，几秒钟就学得到东西。七种分词器在**这批导语**上重新训练，子词与词同样大。
 
 # %%
-def sports(part):
-    return corpus[part].filter(lambda category: category == "体育", input_columns="category")
+def sports(part, column):
+    return [value for value, category in zip(corpus[part][column], corpus[part]["category"], strict=True) if category == "体育"]
 
-intros = {part: sports(part)["intro"][:] for part in ("train", "validation")}
+intros = {part: sports(part, "intro") for part in ("train", "validation")}
 intros["手写"] = [row["intro"] for part in load_corpus("articles").values() for row in part if len(row["intro"].encode()) < 480]
 n_types = len(set("".join(intros["train"])))
 lm_tokenizers = {name: build_tokenizer(name, intros["train"], None if name in ("byte", "char") else 2 * n_types + 600,
@@ -1080,7 +1080,7 @@ from utils.corpus import news_grammar
 
 p_sports = sum(np.exp(schema.log_p) for schema in news_grammar().schemas if schema.category == "体育")
 chars = sum(map(len, intros["validation"]))
-floor = bits_per_char(sum(sports("validation")["nats_intro"]) + len(intros["validation"]) * np.log(p_sports), chars)
+floor = bits_per_char(sum(sports("validation", "nats_intro")) + len(intros["validation"]) * np.log(p_sports), chars)
 baseline = {}
 for name in contenders:
     rows, test = coded[name, "train"]["input_ids"][:], coded[name, "validation"]["input_ids"][:]
@@ -1140,8 +1140,8 @@ for ax in (left, right):
 # %%
 for better, worse in pairwise(ranking):
     apart = max(both(better, BUDGET, "BPC")) < min(both(worse, BUDGET, "BPC"))
-    gap = bpc[worse, BUDGET] - bpc[better, BUDGET]
-    print(f"{GRANULARITY_NAMES[better]} 比 {GRANULARITY_NAMES[worse]} 低 {gap:.3f}：{'超出了种子的起伏' if apart else '没有超出种子的起伏，不能说谁更好'}")
+    gap, verdict = bpc[worse, BUDGET] - bpc[better, BUDGET], "超出了种子的起伏" if apart else "没有超出种子的起伏，不能说谁更好"
+    print(f"{GRANULARITY_NAMES[better]} 比 {GRANULARITY_NAMES[worse]} 低 {gap:.3f}：{verdict}")
 place = {name: i for i, name in enumerate(ranking)}
 before = sorted(contenders, key=lambda name: bpc[name, budgets[0]])
 agree = np.corrcoef([place[name] for name in before], range(len(before)))[0, 1]
@@ -1208,6 +1208,159 @@ print(f"字的 BPC 是词的几倍：一元模型 {ratio[0]:.2f}，小 Transform
 # - 粒度之争要在同样的计算量下、用同样的单位量，看领先是否超出种子的起伏，还要记得下限在哪里。
 #
 # ## 练习
+#
+# 每道题下面有一格留了空（`...`），写上你的答案，运行它，再运行紧跟着的 `check`：它用新抽的输入考你，
+# 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
+
+# %%
+from utils.checks import nb02 as check
+
+# %% [markdown] tags=["exercise"]
+# **练习 1 · 把字节读回码点**（★★，10 分钟）第 2 节由码点算字节，现在反过来：`data` 是一段合法的 UTF-8，
+# 返回码点的列表。不许用 `decode`。例如 `b"\xe4\xbb\x8a"`（今）应当得到 `[0x4ECA]`。
+
+# %% tags=["stub"]
+def utf8_decode(data):                                                    # bytes → [码点，码点，…]
+    ...                                                                   # ← 换成你的代码
+
+# %% tags=["check"]
+check.utf8_decode(utf8_decode)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# def utf8_decode(data):
+#     codes = []
+#     for byte in data:
+#         if byte >> 6 == 0b10:                                           # 续字节：前面的左移 6 位，接上低 6 位
+#             codes[-1] = codes[-1] << 6 | byte & 0b111111
+#         else:                                                           # 首字节：有几个 1 打头，就去掉那几个 1
+#             length = 8 - (byte ^ 0xFF).bit_length()
+#             codes.append(byte & (0x7F >> length))
+#     return codes
+# ```
+#
+# 续字节一看就认得出来，所以不必先算长度。严格的解码器还要拒绝「过长编码」（例如用两个字节写 ASCII）和
+# U+D800 到 U+DFFF。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 2 · BPE 的一步**（★，5 分钟）`words` 与第 3 节的一样：键是一串单位（元组），值是它出现的次数。
+# 返回次数最多的那一对；次数相同时，取 Python 里比较起来最小的一对。
+
+# %% tags=["stub"]
+def best_pair(words):                                                     # {（单位，单位，…）：次数} → （左，右）
+    ...                                                                   # ← 换成你的代码
+
+# %% tags=["check"]
+check.best_pair(best_pair)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# def best_pair(words):
+#     pairs = {}
+#     for units, times in words.items():
+#         for pair in zip(units, units[1:]):
+#             pairs[pair] = pairs.get(pair, 0) + times
+#     return min(pairs, key=lambda pair: (-pairs[pair], pair))
+# ```
+#
+# 「次数要大、先后要小」方向相反，所以给次数加个负号，再一起取最小。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 3 · 最长匹配**（★★，8 分钟）没有 `##` 的最长匹配：从左边开始，每次取词表里最长的一段；一段也对不上时，
+# 那个字自己成一段。`vocab` 是字符串的集合。各段连起来必须等于原文。
+
+# %% tags=["stub"]
+def longest_match(text, vocab):                                           # → [段，段，…]
+    ...                                                                   # ← 换成你的代码
+
+# %% tags=["check"]
+check.longest_match(longest_match)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# def longest_match(text, vocab):
+#     pieces, start = [], 0
+#     while start < len(text):
+#         ends = [end for end in range(len(text), start, -1) if text[start:end] in vocab]
+#         end = ends[0] if ends else start + 1
+#         pieces.append(text[start:end])
+#         start = end
+#     return pieces
+# ```
+#
+# 它是贪心的：不管后面会不会因此切坏。「研究生命的起源」会先取走「研究生」，Unigram 的最优切分就是为了避免这种短视。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 4 · 每字比特数**（★★，8 分钟）`nats` 是各个词元的损失（奈特），`text` 是原文，`unknown` 是被 `[UNK]` 吞掉的字符数，
+# 每个要再付 $\log_2 1{,}114{,}112$ 比特。返回 BPC。
+
+# %% tags=["stub"]
+def bits_per_character(nats, text, unknown):                              # [奈特，…]，文字，个数 → 比特/字符
+    ...                                                                   # ← 换成你的代码
+
+# %% tags=["check"]
+check.bits_per_character(bits_per_character)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# import math
+#
+# def bits_per_character(nats, text, unknown):
+#     bits = sum(nats) / math.log(2) + unknown * math.log2(1114112)
+#     return bits / len(text)
+# ```
+#
+# 先各自换成比特，再相加，再除以字符数。
+#
+# </details>
+
+# %% [markdown] tags=["exercise"]
+# **练习 5 · 两个困惑度**（★★，5 分钟）同一批留出文字上，模型甲按字切，每字的困惑度是 20；模型乙按词切，每词的困惑度是 150，
+# 一个词平均 1.8 个字。两边都没有生字。哪个模型预测得更好？
+#
+# - A：甲，它的困惑度低得多
+# - B：乙
+# - C：比不了，词表不同
+# - D：一样好
+
+# %% tags=["stub"]
+better_model = ...                                                        # ← 换成 "A"、"B"、"C" 或 "D"
+
+# %% tags=["check"]
+check.perplexity(better_model)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# better_model = "B"
+# ```
+#
+# 甲：$\log_2 20 \approx 4.32$ 比特/字。乙：$\log_2 150 / 1.8 \approx 7.23 / 1.8 \approx 4.02$ 比特/字。
+#
+# </details>
+
+# %% [markdown]
+# **想一想**
+#
+# - 第 12 节按浮点运算比。把 `train_for` 的 `clock=meter.read` 去掉，预算改成 8 秒，再跑一遍：名次变了吗？哪几家得了便宜？
+# - 换三种学习率（减半、不变、加倍）给领先的两家重跑，差距还在吗？
+# - 拿 `encode_texts` 编你自己的一个文本文件，八种粒度各要多少词元？最省的那种，换一个领域还最省吗？
+
 # %% [markdown]
 # ## 延伸阅读
 #
