@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from utils.plotting import use_chinese_font
-from utils.token_view import MAX_CHARS, draw_tokens, token_pieces, token_playground, tokens_html
+from utils.token_view import MAX_CHARS, count_tokens, draw_tokens, token_pieces, token_playground, tokens_html
 from utils.tokenization import GRANULARITIES, build_tokenizer
 
 TEXTS = ["今天是个好天气，杭州队战胜了上海队。<script>alert(1)</script>\"'&"] * 4
@@ -66,7 +66,8 @@ def test_every_token_has_a_focusable_box(tokenizers):
 def test_pieces_carry_the_bytes_of_the_text(tokenizers, name):
     text = "今天[SEP] 𠮷，é\n上海队<0x41>"
     pieces = token_pieces(tokenizers[name], text)
-    assert b"".join(piece.data for piece in pieces) == text.encode()
+    whole = text if name != "bert" else "".join(text.split())              # BERT 的切法丢掉空白
+    assert b"".join(piece.data for piece in pieces) == whole.encode()
     assert all(piece.id not in (0, 2, 3, 4) for piece in pieces)
     assert str(len(pieces[0].data)) in pieces[0].tip
 
@@ -107,3 +108,21 @@ def test_picture_has_every_token_and_no_missing_glyph(tokenizers):
     figure.canvas.draw()
     assert [item.get_text() for item in figure.axes[0].texts] == ["字：1 个词元", "U+2A6A5"]
     plt.close(figure)
+
+
+def test_counts_appear_on_hover(tokenizers):
+    """悬停时看得到次数：与直接数的相同；没出现过的是 0；没给 counts 就不写。"""
+    counts = count_tokens(tokenizers, TEXTS)
+    assert counts["char"][tokenizers["char"].convert_tokens_to_ids("队")] == 4 * TEXTS[0].count("队")
+    assert sum(counts["byte"].values()) == sum(len(text.encode()) for text in TEXTS)
+    page = tokens_html({"char": tokenizers["char"]}, "队龘", counts)
+    assert page.count("训练文本里出现 8 次") == 2 and page.count("训练文本里出现 0 次") == 2     # title 与 data-tip 各一次
+    assert "训练文本里" not in tokens_html({"char": tokenizers["char"]}, "队龘")
+    box = token_playground({"char": tokenizers["char"]}, "今", counts)
+    box.children[0].value = "队"
+    assert "训练文本里出现 8 次" in box.children[1].value
+
+
+def test_half_a_character_does_not_break_the_playground(tokenizers):
+    page = tokens_html(tokenizers, "今\ud83d天")
+    assert "EF BF BD" in page and "\ud83d" not in page

@@ -14,15 +14,20 @@ from transformers import (
     BertLMHeadModel,
     DataCollatorForLanguageModeling,
     PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
 )
+from transformers.trainer_callback import PrinterCallback
 
 from utils.tokenization import (
     GRANULARITIES,
     GRANULARITY_NAMES,
+    LOSSLESS,
     SPECIAL_TOKENS,
     build_tokenizer,
     bytes_to_symbols,
     encode_pair,
+    encode_texts,
     jieba_words,
 )
 
@@ -42,7 +47,7 @@ ODD = [
     "".join(map(chr, [0x10FFFF, 0xFFFD, 0xE000, 0x0301, 0x0301, 0x41])),
     "今天" * 300,
 ]
-LOSSLESS = [name for name in GRANULARITIES if name not in ("char", "wordpiece")]
+EXACT = [name for name in GRANULARITIES if name != "bert"]     # 训练过的文字能一字不差地还原
 PLAIN = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
 
 
@@ -79,7 +84,7 @@ def test_truncation_works(name):
     assert len(ids) == 12 and ids[0] == 2 and ids[-1] == 3
 
 
-@pytest.mark.parametrize("name", GRANULARITIES)
+@pytest.mark.parametrize("name", EXACT)
 def test_training_text_comes_back_exactly(tokenizers, name):
     tok = tokenizers[name]
     for text in TEXTS:
@@ -109,6 +114,19 @@ def test_documented_losses(tokenizers):
     assert piece.tokenize("今天龘是,今天") == ["[UNK]", ",", *piece.tokenize("今天")]
     assert piece.tokenize("今天" * 51) == ["[UNK]"]
     assert piece.decode(piece("好#天##", **PLAIN)["input_ids"]).count("[UNK]") == 3
+
+
+def test_bert_is_a_character_model(tokenizers):
+    """汉字个个分开，词表里没有多字的汉字词元；字母和数字是子词；解码加空格，空白的写法丢失。"""
+    bert = tokenizers["bert"]
+    assert bert.tokenize("杭州的天气") == list("杭州的天气")
+    assert not [token for token in bert.get_vocab() if sum("一" <= c <= "龥" for c in token) > 1]
+    assert bert.tokenize("龘天") == ["[UNK]", "天"]
+    assert bert.tokenize("Hello") == ["Hello"] and bert.tokenize("今Hello天") == ["今", "Hello", "天"]
+    assert bert.decode(bert("今天\t 3.5", **PLAIN)["input_ids"]) == "今 天 3 . 5"
+    assert bert.tokenize("hello") != bert.tokenize("Hello")           # 不改大小写
+    with pytest.raises(ValueError, match="什么也没剩下"):
+        build_tokenizer("bert", ["\x00\x01"])
 
 
 def test_char_vocabulary_is_by_frequency_then_code_point():
@@ -150,7 +168,8 @@ def test_saves_and_loads(tokenizers, name, tmp_path):
         assert spelling(again) == spelling(tok)
         assert again.model_max_length == 256 and again.mask_token_id == 4
         assert again("今天", "杭州") == tok("今天", "杭州")
-        assert again.decode(again("3.5 度", **PLAIN)["input_ids"]) == "3.5 度"
+        if name != "bert":
+            assert again.decode(again("3.5 度", **PLAIN)["input_ids"]) == "3.5 度"
 
 
 @pytest.mark.parametrize("name", GRANULARITIES)
@@ -167,7 +186,53 @@ def test_works_with_collator_and_generate(tokenizers, name):
     model = BertLMHeadModel(config).eval()
     prompt = torch.tensor([tok("今天")["input_ids"]])
     out = model.generate(prompt, max_new_tokens=4, do_sample=False, pad_token_id=0, eos_token_id=3)
-    assert tok.decode(out[0], skip_special_tokens=True).startswith("今天")
+    assert tok.decode(out[0], skip_special_tokens=True).startswith("今 天" if name == "bert" else "今天")
+
+
+@pytest.mark.parametrize("name", GRANULARITIES)
+def test_works_with_trainer(tokenizers, name, tmp_path):
+    """Trainer 拿它当 processing_class：练得动，损失下降，存下的文件夹里有一模一样的分词器。"""
+    tok = tokenizers[name]
+    config = BertConfig(
+        vocab_size=len(tok), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, is_decoder=True, loss_type="ForCausalLM",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    args = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=12, per_device_train_batch_size=4, learning_rate=0.03, use_cpu=True,
+        report_to="none", disable_tqdm=True, logging_steps=1, save_strategy="no",
+    )  # fmt: skip
+    trainer = Trainer(
+        model=BertLMHeadModel(config), args=args, train_dataset=[tok(text, truncation=True) for text in TEXTS],
+        data_collator=DataCollatorForLanguageModeling(tok, mlm=False), processing_class=tok,
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert losses[-1] < losses[0] - 0.3
+    trainer.save_model(str(tmp_path / "final"))
+    assert spelling(AutoTokenizer.from_pretrained(tmp_path / "final")) == spelling(tok)
+
+
+@pytest.mark.parametrize("name", GRANULARITIES)
+def test_encode_texts_equals_the_tokenizer(tokenizers, name):
+    tok, texts = tokenizers[name], TEXTS + ODD + [""]
+    tok(texts[0], truncation=True, max_length=4, padding="max_length")     # 上一次调用留下的截断和填充不起作用
+    for special in (True, False):
+        expected = tok(texts, add_special_tokens=special, split_special_tokens=True, verbose=False)["input_ids"]
+        tok(texts[0], truncation=True, max_length=4, padding="max_length")
+        assert encode_texts(tok, texts, special) == expected
+    assert 4 in tok("队[MASK]")["input_ids"]                               # 之后照旧认特殊词元
+
+
+def test_encode_texts_refuses_bad_input(tokenizers):
+    tok = tokenizers["char"]
+    with pytest.raises(ValueError, match="第 2 个字符是半个字符"):
+        encode_texts(tok, ["今天", "今\ud83d"])
+    with pytest.raises(TypeError, match="NoneType"):
+        encode_texts(tok, ["今天", None])
+    with pytest.raises(TypeError, match="列表"):
+        encode_texts(tok, "今天")
 
 
 def test_word_follows_jieba_and_spells_out_the_unknown(tokenizers):
@@ -179,9 +244,9 @@ def test_word_follows_jieba_and_spells_out_the_unknown(tokenizers):
         assert "".join(jieba_words(text)) == text
 
 
-@pytest.mark.parametrize("name", ["byte_bpe", "wordpiece", "bpe", "unigram", "word", "char"])
+@pytest.mark.parametrize("name", ["byte_bpe", "wordpiece", "bpe", "unigram", "word", "char", "bert"])
 def test_vocab_size_is_kept(tokenizers, name):
-    size = {"byte_bpe": 300, "wordpiece": 150, "char": 30}.get(name, 340)
+    size = {"byte_bpe": 300, "wordpiece": 150, "char": 30, "bert": 150}.get(name, 340)
     assert len(build_tokenizer(name, TEXTS, vocab_size=size)) <= size
     with pytest.raises(ValueError, match="太小"):
         build_tokenizer(name, TEXTS, vocab_size=5)
@@ -213,5 +278,7 @@ def test_errors_are_in_chinese():
         build_tokenizer("char", "今天")
     with pytest.raises(TypeError, match="NoneType"):
         build_tokenizer("char", ["今天", None])
+    with pytest.raises(ValueError, match="半个字符"):
+        build_tokenizer("char", ["今天", "\ud83d"])
     with pytest.raises(ValueError, match="恒为 261"):
         build_tokenizer("byte", TEXTS, vocab_size=100)

@@ -4,14 +4,15 @@
 """
 
 import html
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 from matplotlib import font_manager
 from matplotlib.patches import FancyBboxPatch
 
-from utils.tokenization import GRANULARITY_NAMES, bytes_to_symbols
+from utils.tokenization import GRANULARITY_NAMES, bytes_to_symbols, encode_texts
 
 MAX_CHARS = 200  # 演示用，再长的文字看不过来
 _TINTS = ("#D6E8F5", "#FBE3CC", "#D3EFE4")  # 浅蓝、浅橙、浅绿：色盲也能分开，且每块都有边框
@@ -30,31 +31,41 @@ _STYLE = """<style>
 
 @dataclass(frozen=True)
 class TokenPiece:
-    """一个词元：编号、词表里的写法、给人看的标签、对应的 UTF-8 字节。"""
+    """一个词元：编号、词表里的写法、给人看的标签、对应的 UTF-8 字节，以及它在某批文字里出现的次数（不知道就是 None）。"""
 
     id: int
     token: str
     label: str
     data: bytes
+    count: int | None = None
 
     @property
     def tip(self) -> str:
         """悬停时看到的说明。"""
         spelled = " ".join(f"{byte:02X}" for byte in self.data)
-        return f"编号 {self.id} · 词表写法 {self.token} · 字节 {spelled}（{len(self.data)} 个）"
+        seen = "" if self.count is None else f" · 训练文本里出现 {self.count:,} 次"
+        return f"编号 {self.id} · 词表写法 {self.token} · 字节 {spelled}（{len(self.data)} 个）{seen}"
 
 
-def token_pieces(tokenizer, text: str) -> list[TokenPiece]:
-    """把文字切成 ``TokenPiece`` 的列表，不加 [CLS] 与 [SEP]，文字里的 ``[MASK]`` 等只当普通文字。"""
+def count_tokens(tokenizers: Mapping[str, object], texts: Sequence[str]) -> dict[str, Counter]:
+    """每种粒度的每个编号在 texts 里出现几次：粒度名 → Counter（编号 → 次数），给 ``token_playground`` 用。"""
+    return {name: Counter(i for ids in encode_texts(tok, texts, special=False) for i in ids) for name, tok in tokenizers.items()}
+
+
+def token_pieces(tokenizer, text: str, counts: Mapping[int, int] | None = None) -> list[TokenPiece]:
+    """把文字切成 ``TokenPiece`` 的列表，不加 [CLS] 与 [SEP]，文字里的 ``[MASK]`` 等只当普通文字。
+
+    counts 是编号 → 次数；给了，每个词元就带上它的次数（没有的算 0）。
+    """
     encoded = tokenizer(
         text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
     )
     kind = tokenizer.backend_tokenizer.decoder.__class__.__name__
     pieces = []
     for i, (start, stop) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        token = tokenizer.convert_ids_to_tokens(i)
+        token, count = tokenizer.convert_ids_to_tokens(i), None if counts is None else counts.get(i, 0)
         if i == tokenizer.unk_token_id:
-            pieces.append(TokenPiece(i, token, "[UNK]", text[start:stop].encode()))
+            pieces.append(TokenPiece(i, token, "[UNK]", text[start:stop].encode(), count))
             continue
         if kind == "ByteLevel":
             data = bytes(_BYTE_OF[symbol] for symbol in token)
@@ -62,7 +73,7 @@ def token_pieces(tokenizer, text: str) -> list[TokenPiece]:
             data = bytes([int(token[3:5], 16)])
         else:
             data = text[start:stop].encode()
-        pieces.append(TokenPiece(i, token, _label(data), data))
+        pieces.append(TokenPiece(i, token, _label(data), data, count))
     return pieces
 
 
@@ -73,26 +84,27 @@ def _label(data: bytes) -> str:
         return " ".join(f"{byte:02X}" for byte in data)  # 半个汉字没有字形，只好写十六进制
 
 
-def tokens_html(tokenizers: Mapping[str, object], text: str) -> str:
+def tokens_html(tokenizers: Mapping[str, object], text: str, counts: Mapping[str, Mapping[int, int]] | None = None) -> str:
     """各粒度一行的 HTML 片段。
 
     参数：
         tokenizers: 粒度名 → 分词器。
-        text: 任意文字；超过 ``MAX_CHARS`` 个字符的部分不画，并写明。
+        text: 任意文字；超过 ``MAX_CHARS`` 个字符的部分不画，并写明。不成对的代理码（半个字符）画成 �。
+        counts: ``count_tokens`` 的返回值；给了，悬停时还显示这个词元在训练文本里的次数。
     返回：
-        HTML 字符串。学习者的文字全部转义；每块可用 Tab 键走到，鼠标悬停或获得焦点时显示编号与字节。
+        HTML 字符串。学习者的文字全部转义；每块可用 Tab 键走到，鼠标悬停或获得焦点时显示编号、字节与次数。
     """
-    shown = text[:MAX_CHARS]
+    shown = "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text[:MAX_CHARS])
     rows = [_STYLE]
     if len(text) > MAX_CHARS:
         rows.append(f"<p>只画前 {MAX_CHARS} 个字符（一共 {len(text)} 个）。</p>")
     for name, tokenizer in tokenizers.items():
-        pieces = token_pieces(tokenizer, shown)
+        pieces = token_pieces(tokenizer, shown, None if counts is None else counts[name])
         title = html.escape(GRANULARITY_NAMES.get(name, name))
         boxes = "".join(_box(piece, i) for i, piece in enumerate(pieces))
         rows.append(
             f'<div role="group" aria-label="{title}" style="margin:6px 0"><b>{title}</b>'
-            f"（{len(pieces)} 个词元，{len(shown)} 个字符）<br>{boxes}</div>"
+            f"（{len(pieces)} 个词元，{len(shown)} 个字符，{len(shown.encode())} 个字节）<br>{boxes}</div>"
         )
     return "\n".join(rows)
 
@@ -107,15 +119,15 @@ def _box(piece: TokenPiece, index: int) -> str:
     )
 
 
-def token_playground(tokenizers: Mapping[str, object], text: str):
-    """文本框加各粒度的方块，边输入边更新。返回一个 ipywidgets 的 ``VBox``。"""
+def token_playground(tokenizers: Mapping[str, object], text: str, counts: Mapping[str, Mapping[int, int]] | None = None):
+    """文本框加各粒度的方块，边输入边更新；counts 同 ``tokens_html``。返回一个 ipywidgets 的 ``VBox``。"""
     from ipywidgets import HTML, Layout, Text, VBox
 
     box = Text(value=text, description="文字：", layout=Layout(width="95%"), continuous_update=True)
-    view = HTML(tokens_html(tokenizers, text))
+    view = HTML(tokens_html(tokenizers, text, counts))
 
     def update(change):
-        view.value = tokens_html(tokenizers, change["new"])
+        view.value = tokens_html(tokenizers, change["new"], counts)
 
     box.observe(update, names="value")
     return VBox([box, view])

@@ -1,35 +1,30 @@
-"""一句中文的七种切法：同一个接口，七种粒度，都是真正的 ``PreTrainedTokenizerFast``。
+"""一句中文的八种切法：同一个接口，八种粒度，都是真正的 ``PreTrainedTokenizerFast``。
 
-首次实现：02_tokenization（那里先用手写的循环做一遍，再用这里的函数）。
+首次实现：02_tokenization（那里先用手写的循环做一遍，再用这里的函数）。词表怎样训练见 utils/vocabularies.py。
 """
 
-import json
-import logging
-import math
-import warnings
-from collections import Counter
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # 编号固定为 0..4
+from utils.vocabularies import BUILDERS, SPECIAL_TOKENS, bytes_to_symbols, jieba_words
+
+__all__ = ["GRANULARITIES", "GRANULARITY_NAMES", "SPECIAL_TOKENS", "build_tokenizer", "bytes_to_symbols", "encode_pair",
+           "encode_texts", "jieba_words", "LOSSLESS"]
+
 GRANULARITY_NAMES = {
     "byte": "UTF-8 字节",
     "byte_bpe": "字节级 BPE",
     "char": "字",
+    "bert": "BERT 的切法",
     "wordpiece": "WordPiece 子词",
     "bpe": "BPE 子词",
     "unigram": "Unigram 子词",
     "word": "词（jieba）",
 }
 GRANULARITIES = tuple(GRANULARITY_NAMES)
-DEFAULT_MERGES = 2000  # 不写 vocab_size 时，子词词表 = 最小词表 + 这么多个多字词元
-
-# 子词不跨越标点：一串字母（汉字也是字母）、一串数字、或者单独一个别的字符（标点、空格、换行、emoji）
-_CHUNK = r"[\p{L}\p{M}]+|\p{N}+|[^\p{L}\p{M}\p{N}]"
-_BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))  # tokenizers 规定的字节回退写法
+LOSSLESS = ("byte", "byte_bpe", "bpe", "unigram", "word")  # 任意文字都能一字不差地还原
 
 
 def build_tokenizer(
@@ -49,11 +44,13 @@ def build_tokenizer(
         ``[CLS] A [SEP]``，两段编成 ``[CLS] A [SEP] B [SEP]``，``token_type_ids`` 全是 0（要区分两段，
         用 ``encoding.sequence_ids``）。没有任何规范化：大小写、全角半角、繁简都原样保留。
 
-    七种粒度，以及 ``decode`` 能不能把原文一字不差地还回来：
+    八种粒度，以及 ``decode`` 能不能把原文一字不差地还回来：
         byte: 一个 UTF-8 字节一个词元。任意文字都可还原。
         byte_bpe: 在字节上训练的 BPE（GPT-2 的做法）。任意文字都可还原。
         char: 一个 Unicode 字符一个词元，数字、字母、标点、空格也各算一个；按词频排序，词频相同按码点。
             训练文本里没有的字变成 ``[UNK]``，这个字丢失；其余可还原。
+        bert: bert-base-chinese 的切法：每个汉字隔开，其余按空白和标点分开，再在每一段里做 WordPiece。所以汉字都是单字，
+            拉丁字母和数字是子词。有损：生字变 ``[UNK]``，空白和控制符的写法丢失，``decode`` 在词元之间一律加空格。
         wordpiece: WordPiece，接续的片段写作 ``##``。有损：一段连续的文字里只要有一个字不在词表里（或者
             这一段超过 100 个字符），整段变成一个 ``[UNK]``。
         bpe: 在字上训练的 BPE；不认识的字退回到 UTF-8 字节（byte fallback）。任意文字都可还原。
@@ -69,14 +66,14 @@ def build_tokenizer(
     包括 ``[UNK]`` 在内的五个特殊词元。
 
     错误：
-        ValueError: 粒度不认识、语料为空、``vocab_size`` 装不下最小词表。
+        ValueError: 粒度不认识、语料为空、``vocab_size`` 装不下最小词表、文字里有不成对的代理码（半个字符）。
         TypeError: ``texts`` 是单个字符串，或里面有不是字符串的东西。
     """
     if granularity not in GRANULARITY_NAMES:
         options = "、".join(f"{key}({name})" for key, name in GRANULARITY_NAMES.items())
         raise ValueError(f"不认识的粒度 {granularity!r}。可以用的有：{options}")
     texts = _check_texts(texts)
-    backend = _BUILDERS[granularity](texts, vocab_size)
+    backend = BUILDERS[granularity](texts, vocab_size)
     cls_id, sep_id = SPECIAL_TOKENS.index("[CLS]"), SPECIAL_TOKENS.index("[SEP]")
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
@@ -130,194 +127,54 @@ def encode_pair(tokenizer, intro: str, body: str, max_len: int) -> dict:
     }
 
 
-def jieba_words(text: str) -> list[str]:
-    """用 jieba（精确模式）切词，各词连起来等于原文。第一次调用要读词典，约一秒。"""
-    return _jieba().lcut(text)
+def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+    """把许多段文字一次编成编号：不截断、不填充，文字里的 ``[SEP]`` 之类只当普通文字。
+
+    与 ``tokenizer(texts, split_special_tokens=True)["input_ids"]`` 的结果相同，但不另造 attention_mask 和 token_type_ids，
+    也不记偏移量，所以几乎与 ``tokenizers`` 自己一样快（02_tokenization 第 10 节并排量过）。
+
+    参数：
+        tokenizer: ``build_tokenizer`` 的返回值，或别的 ``PreTrainedTokenizerFast``。
+        texts: 字符串的列表。
+        special: 是否加上 ``[CLS]`` 与 ``[SEP]``。
+    返回：
+        编号的列表的列表，与 texts 一一对应。
+    错误：
+        ValueError: 有一段含不成对的代理码（半个字符）。
+        TypeError: texts 是单个字符串，或里面有不是字符串的东西。
+    """
+    if isinstance(texts, str):
+        raise TypeError("texts 应当是字符串的列表；只有一段文字时写成 [文字]。")
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    before, backend.encode_special_tokens = backend.encode_special_tokens, True
+    try:
+        return [encoded.ids for encoded in backend.encode_batch_fast(texts, add_special_tokens=special)]
+    except TypeError:
+        for text in texts:
+            _check_text(text)
+        raise
+    finally:
+        backend.encode_special_tokens = before
 
 
-@lru_cache(maxsize=1)
-def _jieba():
-    with warnings.catch_warnings():  # jieba 0.42 的源码在新 Python 上会报转义和 pkg_resources 的警告
-        warnings.simplefilter("ignore")
-        import jieba
-    jieba.setLogLevel(logging.ERROR)
-    cutter = jieba.Tokenizer()
-    # 直接读词典：不在公共的临时目录里写缓存，也不去读别人可能放在那里的缓存
-    cutter.FREQ, cutter.total = cutter.gen_pfdict(cutter.get_dict_file())
-    cutter.initialized = True
-    return cutter
+def _check_text(text) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"texts 里应当都是字符串，却有一个 {type(text).__name__}：{text!r}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"有一段文字的第 {error.start + 1} 个字符是半个字符（不成对的代理码），不是合法的文字：请删掉它再试。") from None
+    return text
 
 
 def _check_texts(texts) -> list[str]:
     if isinstance(texts, str):
         raise TypeError("texts 应当是字符串的列表；只有一段文字时写成 [文字]。")
-    texts = list(texts)
-    for text in texts:
-        if not isinstance(text, str):
-            raise TypeError(f"texts 里应当都是字符串，却有一个 {type(text).__name__}：{text!r}")
-    texts = [text for text in texts if text.strip()]
+    texts = [text for text in map(_check_text, texts) if text.strip()]
     if not texts:
         raise ValueError("语料是空的：texts 里没有一段有文字的内容，无法建立词表。")
     return texts
 
 
-def _check_size(vocab_size: int | None, minimum: int, what: str) -> int:
-    if vocab_size is None:
-        return minimum + DEFAULT_MERGES
-    if vocab_size < minimum:
-        raise ValueError(f"vocab_size={vocab_size} 太小：{what}，至少要 {minimum}。")
-    return vocab_size
-
-
-def _by_frequency(counts: Counter) -> list[str]:
-    return sorted(counts, key=lambda item: (-counts[item], item))  # 同频按码点，结果与输入顺序无关
-
-
-def _alphabet(texts: list[str]) -> list[str]:
-    return _by_frequency(Counter(char for text in texts for char in text))
-
-
-def _number(*groups: Iterable[str]) -> dict[str, int]:
-    ordered = dict.fromkeys(token for group in groups for token in group)
-    return {token: i for i, token in enumerate(ordered)}
-
-
-def _fallback_decoder():
-    return decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-
-
-def _build_byte(texts, vocab_size):
-    symbols = bytes_to_symbols()
-    vocab = _number(SPECIAL_TOKENS, symbols)
-    if vocab_size is not None and vocab_size != len(vocab):
-        raise ValueError(f"字节粒度的词表恒为 {len(vocab)}（5 + 256），不能是 {vocab_size}。")
-    backend = Tokenizer(models.BPE(vocab, [], unk_token="[UNK]"))  # 没有合并规则的 BPE：一个符号一个词元
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    return backend
-
-
-def bytes_to_symbols() -> list[str]:
-    """字节级分词器用来代表 256 个字节的可见字符，下标就是字节值（GPT-2 的约定）。"""
-    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = iter(range(0x100, 0x200))  # 空格、控制符等看不见的字节，借用后面的码位
-    return [chr(byte if byte in visible else next(hidden)) for byte in range(256)]
-
-
-def _build_byte_bpe(texts, vocab_size):
-    symbols = bytes_to_symbols()
-    size = _check_size(vocab_size, 5 + 256, "5 个特殊词元加 256 个字节")
-    scratch = Tokenizer(models.BPE())
-    scratch.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    merges, pieces = _train_bpe(scratch, texts, size - 5, symbols)
-    backend = Tokenizer(models.BPE(_number(SPECIAL_TOKENS, symbols, pieces), merges, unk_token="[UNK]"))
-    backend.pre_tokenizer = scratch.pre_tokenizer
-    backend.decoder = decoders.ByteLevel()
-    return backend
-
-
-def _train_bpe(scratch, texts, size, alphabet):
-    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-    scratch.train_from_iterator(texts, trainer)
-    merges = [tuple(pair) for pair in json.loads(scratch.to_str())["model"]["merges"]]
-    return merges, ["".join(pair) for pair in merges]
-
-
-def _build_char(texts, vocab_size):
-    chars = _alphabet(texts)
-    if vocab_size is not None:
-        _check_size(vocab_size, 6, "5 个特殊词元之外至少要有一个字")
-        chars = chars[: vocab_size - 5]
-    backend = Tokenizer(models.BPE(_number(SPECIAL_TOKENS, chars), [], unk_token="[UNK]"))
-    backend.decoder = decoders.Fuse()  # 直接相连，字与字之间没有空格
-    return backend
-
-
-def _build_wordpiece(texts, vocab_size):
-    scratch = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    scratch.pre_tokenizer = pre_tokenizers.Split(Regex(_CHUNK), "isolated")
-    chars = _alphabet(texts)
-    chunks = {chunk for text in texts for chunk, _ in scratch.pre_tokenizer.pre_tokenize_str(text)}
-    tails = {char for chunk in chunks for char in chunk[1:]}
-    continuing = [f"##{char}" for char in chars if char in tails]
-    size = _check_size(vocab_size, 5 + len(chars) + len(continuing), "每个字要有词首和接续（##）两种写法")
-    # ## 字先登记，编号才不随训练器内部的哈希次序变化；编号又决定频次相同时先合并谁
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=[*SPECIAL_TOKENS, *continuing], show_progress=False
-    )
-    scratch.train_from_iterator(texts, trainer)
-    backend = Tokenizer(models.WordPiece(scratch.get_vocab(with_added_tokens=False), unk_token="[UNK]"))
-    backend.pre_tokenizer = scratch.pre_tokenizer
-    backend.decoder = decoders.Sequence([decoders.Replace(Regex(r"^##"), ""), decoders.Fuse()])
-    return backend
-
-
-def _build_bpe(texts, vocab_size):
-    chars = _alphabet(texts)
-    size = _check_size(vocab_size, 5 + 256 + len(chars), "要放下特殊词元、256 个回退字节和语料里的每个字")
-    scratch = Tokenizer(models.BPE())
-    scratch.pre_tokenizer = pre_tokenizers.Split(Regex(_CHUNK), "isolated")
-    merges, pieces = _train_bpe(scratch, texts, size - 5 - 256, chars)
-    vocab = _number(SPECIAL_TOKENS, _BYTE_TOKENS, chars, pieces)
-    backend = Tokenizer(models.BPE(vocab, merges, unk_token="[UNK]", byte_fallback=True))
-    backend.pre_tokenizer = scratch.pre_tokenizer
-    backend.decoder = _fallback_decoder()
-    return backend
-
-
-def _build_unigram(texts, vocab_size):
-    chars = _alphabet(texts)
-    minimum = 5 + 256 + len(chars)
-    size = _check_size(vocab_size, minimum, "要放下特殊词元、256 个回退字节和语料里的每个字")
-    scratch = Tokenizer(models.Unigram())
-    scratch.pre_tokenizer = pre_tokenizers.Split(Regex(_CHUNK), "isolated")
-    trainer = trainers.UnigramTrainer(
-        vocab_size=size - 5 - 256 + 1, special_tokens=["[UNK]"], unk_token="[UNK]", show_progress=False
-    )
-    scratch.train_from_iterator(texts, trainer)
-    scores = dict(map(tuple, json.loads(scratch.to_str())["model"]["vocab"]))
-    scores.pop("[UNK]")
-    # 训练器给没分到概率的字按哈希次序依次加 0.0001；这里抹平并四舍五入，同样的文本才得到同样的词表
-    floor = min(scores.values())
-    tied = floor + 1e-4 * (len(chars) + 1)
-    scores = {piece: round(floor if score <= tied else score, 4) for piece, score in scores.items()}
-    scores.update((char, round(floor, 4)) for char in chars if char not in scores)
-    return _unigram_backend(scores, scratch.pre_tokenizer)
-
-
-def _build_word(texts, vocab_size):
-    chars = _alphabet(texts)
-    minimum = 5 + 256 + len(chars)
-    size = math.inf
-    if vocab_size is not None:
-        size = _check_size(vocab_size, minimum, "要放下特殊词元、256 个回退字节和语料里的每个字")
-    counts = Counter(word for text in texts for word in jieba_words(text))
-    words = [word for word in _by_frequency(counts) if len(word) > 1]
-    words = words[: None if size == math.inf else size - minimum]
-    total = sum(counts.values())
-    kept = sorted([*chars, *words], key=lambda word: (-counts[word], word))
-    scores = {word: math.log((counts[word] or 0.5) / total) for word in kept}
-    # 把 [ 和 < 隔开，文字里的 [SEP]、<0x41> 就不会撞上词表里的特殊词元和字节
-    return _unigram_backend(scores, pre_tokenizers.Split(Regex(r"[\[<]"), "isolated"))
-
-
-def _unigram_backend(scores: dict[str, float], pre_tokenizer):
-    ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
-    lowest = min(scores.values()) - 10.0
-    vocab = [(token, 0.0) for token in SPECIAL_TOKENS]
-    vocab += [(token, lowest) for token in _BYTE_TOKENS]
-    backend = Tokenizer(models.Unigram(vocab + ordered, unk_id=1, byte_fallback=True))
-    backend.pre_tokenizer = pre_tokenizer
-    backend.decoder = _fallback_decoder()
-    return backend
-
-
-_BUILDERS = {
-    "byte": _build_byte,
-    "byte_bpe": _build_byte_bpe,
-    "char": _build_char,
-    "wordpiece": _build_wordpiece,
-    "bpe": _build_bpe,
-    "unigram": _build_unigram,
-    "word": _build_word,
-}
