@@ -1041,21 +1041,23 @@ def measured_bpc(name, model, part):
     return float(bits_per_char(total, sum(map(len, intros[part]))))
 
 # %% [markdown]
-# 训练用 Hugging Face 的 Trainer，由一只「电表」喊停：`FlopsMeter` 套在整理函数外面，每来一批就按公式加上它的浮点运算数；
-# `train_for` 拿电表当时钟，学习率也随电表走，预算用完时正好降到 0。先确认电表记的与 torch 数的一样：
+# 训练用 Hugging Face 的 Trainer，由一只「电表」喊停：`FlopsMeter` 套在整理函数外面，每来一批就按第 9 节的公式（乘 3）
+# 加上它的浮点运算数；`train_for` 拿电表当时钟，学习率也随电表走，预算用完时正好降到 0。`lean=False` 是说词表头在每个位置都算。
+# 先确认电表、手写的公式、torch 自己数的，三者一样：
 
 # %%
 from utils.compute import FlopsMeter
 from utils.timed import train_for
-from utils.training import targets_only
 
 model = fresh_model("char", 0)
-meter = FlopsMeter(clm_collator(lm_tokenizers["char"]), model.config)
+meter = FlopsMeter(clm_collator(lm_tokenizers["char"]), model.config, lean=False)
 batch = {k: v.to(lesson.device) for k, v in meter(list(coded["char", "train"].select(range(4)))).items()}
-with targets_only(model, shift=True), FlopCounterMode(display=False) as counter:
+with FlopCounterMode(display=False) as counter:
     model(**batch).loss.backward()
-print(f"电表 {meter.used:,.0f}，torch 数到 {counter.get_total_flops():,}")
-assert abs(meter.used / counter.get_total_flops() - 1) < 1e-2
+B, T = batch["input_ids"].shape
+by_hand = 3 * sum(forward_flops(2, 64, len(lm_tokenizers["char"]), B, T, B * T))
+print(f"电表 {meter.used:,.0f}，手算 {by_hand:,.0f}，torch 数到 {counter.get_total_flops():,}")
+assert meter.used == by_hand and abs(by_hand / counter.get_total_flops() - 1) < 1e-3
 
 # %% [markdown]
 # 开跑：两笔预算（差四倍），两粒种子。种子在最外层，机器忽快忽慢时，各种粒度摊到的一样多。
@@ -1063,10 +1065,10 @@ assert abs(meter.used / counter.get_total_flops() - 1) < 1e-2
 # %%
 def train_at(name, budget, seed):
     model = fresh_model(name, seed)
-    meter = FlopsMeter(clm_collator(lm_tokenizers[name]), model.config)
+    meter = FlopsMeter(clm_collator(lm_tokenizers[name]), model.config, lean=False)
     args = training_arguments(lesson.outputs / "granularity", 1, shape, lesson.device, seed)
     begin = time.perf_counter()
-    steps = train_for(budget, model, coded[name, "train"], meter, args, clock=meter.read)
+    steps = train_for(budget, model, coded[name, "train"], meter, args, lean=False, clock=meter.read)
     return {"步数": steps, "秒": time.perf_counter() - begin, "参数": sum(p.numel() for p in model.parameters()),
             "BPC": measured_bpc(name, model, "validation"), "手写": measured_bpc(name, model, "手写")}
 
