@@ -1,5 +1,6 @@
 """计算量：公式与 torch 自己数出来的一致；电表记得准；按计算量训练，走的步数只由预算决定。"""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -43,6 +44,18 @@ def test_formula_is_what_torch_counts(data, layers, hidden, batch, length):
     targets = int((labels[:, 1:] != -100).sum())
     expected = 3 * forward_flops(model.config, batch, length, targets + -targets % training.TARGETS)
     assert counter.get_total_flops() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("lean", [True, False])
+def test_the_meter_is_what_torch_counts(data, lean):
+    """一步真的训练，电表与 torch 数的一样：词表头只算有标签的位置，或者每个位置都算。"""
+    tokenizer, encoded = data
+    model = decoder(tokenizer)
+    meter = FlopsMeter(training.clm_collator(tokenizer), model.config, lean)
+    batch = meter([encoded[i] for i in range(8)])
+    with training.targets_only(model, shift=True) if lean else nullcontext(), FlopCounterMode(display=False) as counter:
+        model(**batch).loss.backward()
+    assert counter.get_total_flops() == pytest.approx(meter.read(), rel=1e-3)
 
 
 def test_the_meter_adds_up_every_batch(data):

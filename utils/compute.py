@@ -35,24 +35,27 @@ def forward_flops(config: PretrainedConfig, batch: int, length: int, targets: in
 class FlopsMeter:
     """套在整理函数（collator）外面的电表：每来一批，就把训练这一批的浮点运算数加到 used 上。
 
-    反向是前向的两倍，所以一步是前向的 3 倍。词表头只在有标签的位置算，个数补到 TARGETS 的倍数（见 utils.training.targets_only）。
-    要按计算量训练，把它同时当作整理函数和时钟：``train_for(预算, model, rows, meter, args, clock=meter.read)``。
+    反向是前向的两倍，所以一步是前向的 3 倍。
+    要按计算量训练，把它同时当作整理函数和时钟：``train_for(预算, model, rows, meter, args, lean=…, clock=meter.read)``，
+    两处的 lean 写成一样。Trainer 会提前取一批，所以电表总比练过的多走一批。
 
     参数：
         collate: 原来的整理函数，返回的字典里有 labels (B, T)。
         config: 模型的配置。
+        lean: True 表示词表头只在有标签的位置算，个数补到 TARGETS 的倍数（utils.training.targets_only）；False 表示每个位置都算。
     属性：
         used: 到目前为止的浮点运算数。
     """
 
-    def __init__(self, collate: Callable, config: PretrainedConfig):
-        self.collate, self.config, self.used = collate, config, 0.0
+    def __init__(self, collate: Callable, config: PretrainedConfig, lean: bool = True):
+        self.collate, self.config, self.lean, self.used = collate, config, lean, 0.0
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         batch = self.collate(rows)
         labels = batch["labels"]
         targets = int((labels[:, 1:] != IGNORE).sum())
-        self.used += 3 * forward_flops(self.config, *labels.shape, targets + -targets % TARGETS)
+        targets = targets + -targets % TARGETS if self.lean else labels.numel()
+        self.used += 3 * forward_flops(self.config, *labels.shape, targets)
         return batch
 
     def read(self) -> float:
