@@ -118,3 +118,12 @@ def test_loss_curve():
     assert ax.lines[1].get_ydata()[0] == 0.5 and ax.lines[1].get_linestyle() == "--"
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["训练", "下限 0.50"]
     plt.close("all")
+
+
+def test_heatmap_sizes_its_labels_and_stands_long_ones_up():
+    ax = plotting.heatmap([[0.1, 0.9]], ["[CLS]", "字"], ["行"], "标题", size=12)
+    assert [t.get_rotation() for t in ax.get_xticklabels()] == [90, 0]
+    assert {t.get_fontsize() for t in (*ax.get_xticklabels(), *ax.get_yticklabels())} == {12}
+    plain = plotting.heatmap([[0.1, 0.9]], ["[CLS]", "字"], ["行"], "标题")
+    assert [t.get_rotation() for t in plain.get_xticklabels()] == [0, 0]
+    plt.close("all")

@@ -108,6 +108,26 @@ def test_it_learns_in_a_few_steps_with_the_courses_trainer(tokenizer, tmp_path):
     assert not model.training and not list(tmp_path.glob("run-*"))
 
 
+def test_a_stopped_run_of_ones_own_module_goes_on_and_quiet_is_quiet(tokenizer, tmp_path, capsys):
+    encoded, collate = encode_pairs(PAIRS[:40], tokenizer), pair_collator(tokenizer.pad_token_id)
+    args = training.training_arguments(tmp_path, 12, replace(PRESETS["smoke"], batch_size=8), torch.device("cpu"), 0)
+    calls = []
+
+    def grade(m):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return 1.0, 0.0
+
+    first = training.train(small(tokenizer), encoded, collate, args, grade, evaluations=4, quiet=True)
+    assert first.interrupted and first.eval_steps == [0, 3] and "第 6 步停下" in capsys.readouterr().out
+    second = training.train(small(tokenizer), encoded, collate, args, grade, evaluations=4, quiet=True)
+    heard = capsys.readouterr()
+    assert "上次练到第 6 步" in heard.out and second.eval_steps[-1] == 12 and "12/12" not in heard.err
+    training.train(small(tokenizer), encoded, collate, args, grade, evaluations=4)
+    assert "12/12 步" in capsys.readouterr().err
+
+
 def test_bad_sentences_are_refused_in_chinese(tokenizer):
     model = small(tokenizer)
     with pytest.raises(ValueError, match="空的"):

@@ -77,15 +77,16 @@ def attention_figure(attentions: Attentions, layer: int = 0, head: int = 0,
     T = len(names)
     if token is not None and not 0 <= token < T:
         raise IndexError(f"没有词元 {token}：这句话只有 {T} 个词元。")
-    size = 11 if T <= 24 else 9 if T <= 36 else 6.5
-    height = min(9.5, 1.6 + 0.2 * max(T, 10))
+    size = 12 if T <= 24 else 9 if T <= 36 else 6.5
+    height = min(9.5, 1.6 + 0.22 * max(T, 10))
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, height), width_ratios=[2, 3])
     _lines(left, weights, names, token, size)
     left.set_title("谁在看 → 看向谁" if token is None else f"「{names[token]}」看向谁", parse_math=False)
     heatmap(weights, names, names, f"层 {layer} · 头 {head} 的权重（每行之和是 1）", ax=right,
             xlabel="看向谁（键）", ylabel="谁在看（查询）", vmin=0)
     right.tick_params(labelsize=size)
-    right.tick_params(axis="x", rotation=0 if T <= 14 else 90)
+    for label, name in zip(right.get_xticklabels(), names, strict=True):
+        label.set_rotation(90 if len(name) > 2 or T > 24 else 0)         # 单个的字横着写，好认
     figure.colorbar(right.images[0], ax=right, label="权重", fraction=0.046, pad=0.02)
     if token is not None:
         right.add_patch(plt.Rectangle((-0.5, token - 0.5), T, 1, fill=False, edgecolor=PICK, linewidth=1.8))
@@ -101,8 +102,8 @@ def stepper_figure(vectors: HeadVectors, token: int = 0) -> Figure:
     """
     names, T = [printable(name) for name in vectors.tokens], len(vectors.tokens)
     numbers = {name: x.numpy() for name, x in attention_steps(vectors).items()}
-    size = 10 if T <= 26 else 7
-    height = min(9.5, 1.5 + 0.2 * max(T, 10))
+    size = 12 if T <= 26 else 7
+    height = min(9.5, 1.5 + 0.23 * max(T, 10))
     figure, axes = plt.subplots(1, 5, figsize=(9, height), width_ratios=[2, 2, 2, 2, 3], sharey=True)
     allowed = np.isfinite(numbers["masked"][token])
     titles = ["① q·k", f"② ÷ √{vectors.q.size(-1)}", "③ 掩码", "④ softmax", "⑤ 权重 × v"]
@@ -110,14 +111,14 @@ def stepper_figure(vectors: HeadVectors, token: int = 0) -> Figure:
         values = np.where(np.isfinite(numbers[key][token]), numbers[key][token], 0.0)
         ax.barh(range(T), values, color=[INK if x >= 0 else PICK for x in values], height=0.7)
         ax.axvline(0, color="#555555", linewidth=0.8)
-        ax.set_title(title, fontsize=11)
+        ax.set_title(title, fontsize=13)
         ax.tick_params(labelsize=size)
         for j in np.flatnonzero(~allowed) if key == "masked" else ():
             ax.text(0, j, " −∞", va="center", fontsize=size, color="#555555")
     mixed = numbers["weights"][token][:, None] * numbers["v"]  # (T, D)
     most = float(np.abs(mixed).max()) or 1.0
     axes[4].imshow(mixed, cmap="PuOr_r", vmin=-most, vmax=most, aspect="auto")
-    axes[4].set_title(titles[4], fontsize=11)
+    axes[4].set_title(titles[4], fontsize=13)
     axes[4].set_xlabel("维（竖着加起来就是新向量）", fontsize=size)
     axes[4].tick_params(labelsize=size)
     axes[0].set_yticks(range(T), names)

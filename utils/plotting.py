@@ -61,7 +61,7 @@ def figure_png(figure: Figure) -> bytes:
 
 def heatmap(matrix, xlabels: Sequence[str], ylabels: Sequence[str], title: str, ax: Axes | None = None,
             xlabel: str = "", ylabel: str = "", annotate: bool = False, vmin: float | None = None,
-            vmax: float | None = None, cmap: str = "Blues") -> Axes:
+            vmax: float | None = None, cmap: str = "Blues", size: float | None = None) -> Axes:
     """热图：行是 ylabels，列是 xlabels，颜色越深数值越大。
 
     参数：
@@ -71,6 +71,7 @@ def heatmap(matrix, xlabels: Sequence[str], ylabels: Sequence[str], title: str, 
         ax: 画在哪个子图上；None 表示新开一张。
         annotate: 是否在格子里写数值（两位小数）。
         vmin, vmax, cmap: 颜色的范围与配色。
+        size: 行名、列名的字号；给了它，[CLS] 这样超过两个字的列名就竖着写，不挤到邻居。None 表示照 matplotlib 的。
     返回：
         画好的子图。
     异常：
@@ -80,14 +81,18 @@ def heatmap(matrix, xlabels: Sequence[str], ylabels: Sequence[str], title: str, 
     if values.shape != (len(ylabels), len(xlabels)):
         raise ValueError(f"矩阵是 {values.shape}，标签却是 {len(ylabels)} 行 {len(xlabels)} 列，请让两者一致。")
     if ax is None:
-        size = min(9.0, 1.6 + 0.36 * max(values.shape))
-        _, ax = plt.subplots(figsize=(size, size * 0.9))
+        side = min(9.0, 1.6 + 0.36 * max(values.shape))
+        _, ax = plt.subplots(figsize=(side, side * 0.9))
     ax.imshow(values, cmap=cmap, vmin=vmin, vmax=vmax, aspect="auto")
     ax.set_xticks(range(len(xlabels)), list(xlabels))
     ax.set_yticks(range(len(ylabels)), list(ylabels))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    if size is not None:
+        ax.tick_params(labelsize=size)
+        for label, name in zip(ax.get_xticklabels(), xlabels, strict=True):
+            label.set_rotation(90 if len(name) > 2 else 0)
     if annotate:
         low = np.nanmin(values) if vmin is None else vmin
         high = np.nanmax(values) if vmax is None else vmax

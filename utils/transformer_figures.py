@@ -191,10 +191,8 @@ def cross_attention_figure(weights: torch.Tensor, sources: Sequence[str], target
     if ax is None:
         _, ax = plt.subplots(figsize=(max(4.5, 0.42 * len(sources) + 1.8), max(3.2, 0.36 * len(targets) + 1.5)))
     heatmap(weights, [printable(s) for s in sources], [printable(t) for t in targets], title, ax=ax,
-            xlabel="源：看向哪个字", ylabel="目标：正要写的字", vmin=0, vmax=1)
+            xlabel="源：看向哪个字", ylabel="目标：正要写的字", vmin=0, vmax=1, size=12)
     _larger(ax)
-    for label in ax.get_xticklabels():
-        label.set_rotation(90 if len(label.get_text()) > 2 else 0)     # [CLS] 这样的长名字竖着写，才不会挤到邻居
     return ax
 
 

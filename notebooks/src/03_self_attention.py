@@ -255,12 +255,9 @@ lesson.record("k 与 v 的相似度表的相关系数", correlation["k 与 v"])
 # %%
 from utils.plotting import COLORS, heatmap
 
-figure, axes = plt.subplots(1, 2, figsize=(9, 4.6))
-heatmap(W, tokens, tokens, "直接用 x：只看自己", ax=axes[0], xlabel="看向谁", ylabel="谁在看", vmin=0, vmax=1)
-heatmap(W_qk, tokens, tokens, f"用 q 和 k：层 {LAYER} · 头 {HEAD}", ax=axes[1], xlabel="看向谁", vmin=0)
-for ax in axes:
-    ax.tick_params(labelsize=8)
-    ax.tick_params(axis="x", rotation=90)
+figure, axes = plt.subplots(1, 2, figsize=(9, 4.8))
+heatmap(W, tokens, tokens, "直接用 x：只看自己", ax=axes[0], xlabel="看向谁", ylabel="谁在看", vmin=0, vmax=1, size=12)
+heatmap(W_qk, tokens, tokens, f"用 q 和 k：层 {LAYER} · 头 {HEAD}", ax=axes[1], xlabel="看向谁", vmin=0, size=12)
 plt.show()
 
 # %% [markdown]
@@ -371,22 +368,27 @@ def padding_mask(attention_mask):
 
 short = torch.ones(1, T)
 short[:, T - 4:] = 0                                             # 假装最后 4 个是 [PAD]
-masks = {"不遮": torch.ones(T, T).bool(), "填充掩码": padding_mask(short)[0, 0].expand(T, T),
-         "因果掩码": causal_mask(T)}
+hidden_pad = padding_mask(short)[0, 0].expand(T, T)              # (T, T)
+masks = {"不遮": torch.ones(T, T).bool(), "填充掩码": hidden_pad, "因果掩码": causal_mask(T),
+         "两个都用（且）": hidden_pad & causal_mask(T)}
 
 # %% [markdown]
-# 同一个头，同一句话，换三种掩码。被遮住的格子权重恰好是 0，其余的重新分配。颜色从 0 到 0.5，更大的一律最深。
+# 同一句话，换四种掩码；两种可以一起用，两个条件都满足才看得见。为了看出差别，换一个最爱看右边的头。
+# 被遮住的格子权重恰好是 0，其余的重新分配。颜色从 0 到 0.5，更大的一律最深。
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(9, 3.4))
-for ax, (name, mask) in zip(axes, masks.items(), strict=True):
-    _, weights = attend(q, k, v, mask)
+ahead = found.weights[LAYER].triu(1).sum((-1, -2)).argmax().item()   # 看右边最多的头
+part = slice(ahead * D, (ahead + 1) * D)
+with torch.no_grad():
+    qa, ka, va = (x @ f.weight[part].T + f.bias[part] for f in (attention.query, attention.key, attention.value))
+
+figure, axes = plt.subplots(2, 2, figsize=(9, 9))
+for ax, (name, mask) in zip(axes.flat, masks.items(), strict=True):
+    _, weights = attend(qa, ka, va, mask)
     assert weights[~mask].eq(0).all()
-    side = tokens if ax is axes[0] else [""] * T                     # 只在最左边写行名
-    heatmap(weights, tokens, side, name, ax=ax, xlabel="看向谁", vmin=0, vmax=0.5)
-    ax.tick_params(labelsize=7)
-    ax.tick_params(axis="x", rotation=90)
-axes[0].set_ylabel("谁在看")
+    heatmap(weights, tokens, tokens, f"{name}（层 {LAYER} · 头 {ahead}）", ax=ax, vmin=0, vmax=0.5, size=12)
+figure.supxlabel("看向谁", fontsize=13)
+figure.supylabel("谁在看", fontsize=13)
 plt.show()
 
 # %% [markdown]
@@ -506,17 +508,14 @@ for heads in (1, 2, H):
 # 同一层的各个头，看的东西往往大不一样。每张小图是一个头，颜色以它自己的最大值为最深。
 
 # %%
-rows3 = -(-H // 3)                                               # 每行 3 张，向上取整
-figure, axes = plt.subplots(rows3, 3, figsize=(9, 3 * rows3))
+rows2 = -(-H // 2)                                               # 每行 2 张，向上取整
+figure, axes = plt.subplots(rows2, 2, figsize=(9, 4.4 * rows2))
 for h, ax in enumerate(axes.flat[:H]):
-    rows_shown = tokens if h % 3 == 0 else [""] * T
-    heatmap(found.weights[LAYER, h], tokens, rows_shown, f"层 {LAYER} · 头 {h}", ax=ax, vmin=0)
-    ax.tick_params(labelsize=7)
-    ax.tick_params(axis="x", rotation=90)
+    heatmap(found.weights[LAYER, h], tokens, tokens, f"层 {LAYER} · 头 {h}", ax=ax, vmin=0, size=12)
 for ax in axes.flat[H:]:
     ax.axis("off")
-figure.supxlabel("看向谁", fontsize=11)
-figure.supylabel("谁在看", fontsize=11)
+figure.supxlabel("看向谁", fontsize=13)
+figure.supylabel("谁在看", fontsize=13)
 plt.show()
 
 # %% [markdown]
