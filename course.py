@@ -216,8 +216,8 @@ def explain(log, free=None):
         return ("连不上软件包的下载地址（没有网络、被屏蔽，或代理、证书有问题）。可以：\n"
                 "  1. 连上网络再运行一次，已下载的会接着用；\n"
                 "  2. 换成你那里的镜像：设环境变量 PIP_INDEX_URL=镜像地址；有代理则设 HTTPS_PROXY;\n"
-                "  3. 完全离线：把下载好的 wheel 放进一个文件夹，"
-                "设 PIP_NO_INDEX=1 和 PIP_FIND_LINKS=那个文件夹；\n"
+                "  3. 完全离线：在能上网的机器上运行 course.py pack 备一个离线包，"
+                "在解开的文件夹里加 --offline；\n"
                 "  4. 已有装好这些包的 Python：加 --here。\n详见 README.md「网络慢或被屏蔽」。")
     if match:
         return ("下载地址里没有适合这台机器的 %s（系统 %s %s，Python %d.%d）。\n"
