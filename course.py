@@ -31,7 +31,8 @@ MIN_PYTHON = (3, 10)
 TESTED_PYTHON = (3, 13)
 KERNEL_NAME = "从零开始大模型：汉字的文本处理"
 PRESETS = ("smoke", "cpu", "gpu")
-COMMANDS = ("lab", "run", "build", "test")
+COMMANDS = ("lab", "run", "build", "test", "setup", "pack")
+WHEELS = os.path.join(ROOT, "wheels")          # 离线包里的软件包，由 pack 备好
 NEED_GB = 3.0          # .venv 约 2 GB，再加下载时的临时文件
 LOW_GB = 0.1           # 安装途中剩余空间低于它，就当作磁盘已满
 
@@ -45,10 +46,14 @@ HELP = """\
   run [NN …]     在命令行里运行 notebook，最后给出一张用时和内存的表
   build [NN …]   运行 notebooks/src/*.py，重新生成 notebooks/*.ipynb（维护者用）
   test           跑全部测试，并以 smoke 预设运行每一本 notebook
+  setup          只安装，不打开（Colab 上由 notebook 的引导单元调用）
+  pack [平台 …]  备一个离线包：课程、小模型和软件包都在一个 zip 里。平台：windows、macos、linux，
+                 可带 Python 版本，例如 windows-3.12；不写就是这台机器
 
 选项
   --preset 名字  大小：smoke（几秒）、cpu（默认）、gpu
   --here         用当前的 Python，不建 .venv(conda、Colab)
+  --offline      不联网：软件包取自课程文件夹里的 wheels（由 pack 备好）
   -h, --help     显示这段说明
 
 -- 之后的参数原样交给 JupyterLab(lab)或 pytest(test)。
@@ -58,6 +63,8 @@ HELP = """\
   {me} lab -- --no-browser --port 8899
   {me} run 02 03 --preset smoke
   {me} test -- -m "not notebooks"
+  {me} pack windows-3.12 macos-3.12
+  {me} lab --offline
 """
 
 
@@ -197,14 +204,21 @@ def explain(log, free=None):
     if re.search(NO_RIGHT, text):
         return ("没有写文件的权限，pip 写不进去。\n请把课程文件夹放到你自己的目录里（不要用 sudo）,"
                 "关掉占用 .venv 的程序（例如还开着的 JupyterLab、杀毒软件），再运行一次。")
+    match = re.search(NO_MATCH, text)
+    absent = match or re.search(r"cannot install ([a-z0-9_.\-]+)", text)        # 有约束时，pip 是这样说的
+    if absent and os.environ.get("PIP_FIND_LINKS") == WHEELS:
+        return ("离线包里没有适合这台机器的 %s（系统 %s %s，Python %d.%d）。\n"
+                "请换成备包时写的 Python 版本；或在能上网的机器上重新备一个，写明平台，例如：\n"
+                "    %s pack %s-%d.%d"
+                % ((absent.group(1), platform.system(), platform.machine()) + sys.version_info[:2]
+                   + (me(), {"Windows": "windows", "Darwin": "macos"}.get(platform.system(), "linux")) + sys.version_info[:2]))
     if re.search(NO_NETWORK, text):
         return ("连不上软件包的下载地址（没有网络、被屏蔽，或代理、证书有问题）。可以：\n"
                 "  1. 连上网络再运行一次，已下载的会接着用；\n"
                 "  2. 换成你那里的镜像：设环境变量 PIP_INDEX_URL=镜像地址；有代理则设 HTTPS_PROXY;\n"
-                "  3. 完全离线：把下载好的 wheel 放进一个文件夹，"
-                "设 PIP_NO_INDEX=1 和 PIP_FIND_LINKS=那个文件夹；\n"
+                "  3. 完全离线：在能上网的机器上运行 course.py pack 备一个离线包，"
+                "在解开的文件夹里加 --offline；\n"
                 "  4. 已有装好这些包的 Python：加 --here。\n详见 README.md「网络慢或被屏蔽」。")
-    match = re.search(NO_MATCH, text)
     if match:
         return ("下载地址里没有适合这台机器的 %s（系统 %s %s，Python %d.%d）。\n"
                 "课程用的 PyTorch 支持 64 位的 Windows 10、macOS 14 以上的 Apple 芯片、"
@@ -581,6 +595,17 @@ def set_up():
         return python
 
 
+def go_offline():
+    """--offline：让 pip 只看 wheels 文件夹，一次网络也不碰。"""
+    found = [name for name in os.listdir(WHEELS) if name.endswith(".whl")] if os.path.isdir(WHEELS) else []
+    if not found:
+        raise Stop("--offline 要用课程文件夹里的 wheels，这里没有（或里面没有 .whl 文件）。\n"
+                   "请在能上网的机器上运行 %s pack，把得到的 zip 拷过来解开，再在解开的文件夹里运行。" % me())
+    os.environ.update({"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": WHEELS})
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
+        os.environ.pop(name, None)
+
+
 def register_kernel(python):
     """登记 Jupyter 内核。PYTHONUTF8 让中文 Windows 上读写文件也用 UTF-8。"""
     code, output = capture([python, "-m", "ipykernel", "install", "--prefix", VENV, "--name", "python3",
@@ -705,11 +730,13 @@ def parse(argv):
     if "--" in argv:
         cut = argv.index("--")
         argv, extra = argv[:cut], argv[cut + 1:]
-    options, words = {"here": False, "preset": None, "help": False}, []
+    options, words = {"here": False, "preset": None, "help": False, "offline": False}, []
     while argv:
         word = argv.pop(0)
         if word == "--here":
             options["here"] = True
+        elif word == "--offline":
+            options["offline"] = True
         elif word in ("-h", "--help"):
             options["help"] = True
         elif word == "--preset" or word.startswith("--preset="):
@@ -719,7 +746,7 @@ def parse(argv):
             options["preset"] = value
         elif word.startswith("-"):
             raise Stop("不认识的选项「%s」。%s\n要交给 JupyterLab 或 pytest 的参数，请写在 -- 之后。"
-                       % (word, did_you_mean(word, ["--here", "--preset", "--help"])), 2)
+                       % (word, did_you_mean(word, ["--here", "--offline", "--preset", "--help"])), 2)
         else:
             words.append(word)
     if not words or words[0] == "help" or options["help"]:
@@ -731,7 +758,11 @@ def parse(argv):
     if words[1:] and command in ("lab", "test"):
         raise Stop("%s 后面不接「%s」；要交给 %s 的参数请写在 -- 之后。"
                    % (command, words[1], "JupyterLab" if command == "lab" else "pytest"), 2)
-    if extra and command in ("run", "build"):
+    if words[1:] and command == "setup":
+        raise Stop("setup 后面不接「%s」。" % words[1], 2)
+    if options["offline"] and command == "pack":
+        raise Stop("pack 要联网下载软件包，不能加 --offline。", 2)
+    if extra and command in ("run", "build", "setup", "pack"):
         raise Stop("%s 不接受 -- 之后的参数。" % command, 2)
     return command, words[1:], options, extra
 
@@ -742,6 +773,8 @@ def command_line(command, names, extra, python):
         return [python, "-m", "utils.notebooks", command] + names
     if command == "test":
         return [python, "-m", "pytest"] + extra
+    if command == "pack":
+        return [python, "-m", "utils.offline_pack"] + names
     line = [python, "-m", "jupyterlab"]
     if os.path.exists(os.path.join(ROOT, "notebooks", "00_start.ipynb")):
         line.append("--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb")
@@ -758,9 +791,10 @@ def environment(command, options):
     env = dict(os.environ) if options["here"] else clean_environ()
     env["PYTHONUTF8"] = "1"
     env["JUPYTER_PREFER_ENV_PATH"] = "1"  # 先用 .venv 里的内核，再看用户目录里的
-    if command == "test":
+    if command == "test" or options["offline"]:
         for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
             env[name] = "1"
+    if command == "test":
         env["COURSE_PRESET"] = "smoke"
     if options["preset"]:
         env["COURSE_PRESET"] = options["preset"]
@@ -790,8 +824,13 @@ def main(argv=None):
         if command == "help":
             say(HELP.format(me=me()))
             return 0
-        names = choose_notebooks(words)
+        names = words if command == "pack" else choose_notebooks(words)
+        if options["offline"]:
+            go_offline()
         python = set_up_here() if options["here"] else set_up()
+        if command == "setup":
+            say("环境已备好。")
+            return 0
         return run_child(command_line(command, names, extra, python), environment(command, options))
     except Stop as stop:
         say(stop.text, sys.stderr)

@@ -288,9 +288,9 @@ def test_options_are_checked_before_anything_is_fetched(call, words):
 @pytest.mark.parametrize("error", [RuntimeError, ConnectionError, KeyError, ValueError])
 def test_what_the_library_says_never_reaches_the_traceback(error):
     """库的报错里若带着请求头，令牌也不能随「During handling…」一起打印出来。"""
-    from utils.hub import _in_chinese
+    from utils.hub import in_chinese
     try:
-        with _in_chinese("a/b", None):
+        with in_chinese("a/b", None):
             raise error(f"Illegal header value b'Bearer {TOKEN}'")
     except ValueError as ours:
         assert "a/b" in str(ours) or "连不上" in str(ours)

@@ -17,9 +17,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
+from utils import bootstrap, notebooks
 from utils import notebook_checks as checks
 from utils import notebook_cleaning as cleaning
-from utils import notebooks
 from utils.notebook_execution import Failure, Result, execute
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,8 +161,8 @@ def test_build_writes_a_clean_deterministic_notebook(tmp_path, monkeypatch, caps
     text = capsys.readouterr().out
     assert "标准错误：警告" in text and "50%" not in text
     nb = nbformat.reads(first.decode("utf-8"), 4)
-    assert [c.id for c in nb.cells] == ["02-001", "02-002", "02-003"]
-    stream, value = nb.cells[1].outputs
+    assert [c.id for c in nb.cells] == ["02-001", "02-colab", "02-002", "02-003"]
+    stream, value = nb.cells[2].outputs
     assert stream.text == "甲\n<object object>|notebooks|~\n"
     assert value.output_type == "execute_result" and value.execution_count is None
     assert nb.metadata.course.records == [
@@ -173,6 +173,24 @@ def test_build_writes_a_clean_deterministic_notebook(tmp_path, monkeypatch, caps
     assert notebooks.build(["02"], "smoke", folder) == 0
     assert (folder / "02_noisy.ipynb").read_bytes() == first
     assert [p for p in checks.check(folder) if "起始单元" not in p] == []
+
+
+def test_refresh_updates_the_prose_without_running(built, capsys):
+    """只改文字：更新，输出留着；改了代码：不动，说要重新构建。"""
+    add({"output_type": "stream", "name": "stdout", "text": "留着"})(data := json.loads((built / "02_demo.ipynb").read_text("utf-8")))
+    data["cells"][2]["outputs"], data["cells"][1]["outputs"] = data["cells"][1]["outputs"], []
+    (built / "02_demo.ipynb").write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+    source = built / "src" / "02_demo.py"
+    source.write_text(source.read_text(encoding="utf-8").replace("# 02_demo", "# 新的标题"), encoding="utf-8")
+    assert notebooks.refresh([], built) == 0 and "02_demo：已更新" in capsys.readouterr().out
+    nb = nbformat.read(built / "02_demo.ipynb", 4)
+    assert nb.cells[0].source == "# 新的标题" and nb.cells[2].outputs[0].text == "留着" and checks.check(built) == []
+    assert notebooks.refresh([], built) == 0 and "没有变" in capsys.readouterr().out
+    source.write_text(source.read_text(encoding="utf-8").replace("from utils.environment", "import os\nfrom utils.environment"),
+                      encoding="utf-8")
+    before = (built / "02_demo.ipynb").read_bytes()
+    assert notebooks.refresh(["2"], built) == 1 and "请运行 course.py build 02" in capsys.readouterr().out
+    assert (built / "02_demo.ipynb").read_bytes() == before
 
 
 def test_build_refuses_errors_large_notebooks_and_nan(tmp_path, capsys):
@@ -243,7 +261,7 @@ def built(tmp_path):
     source = write(tmp_path, "02_demo")
     import jupytext
     nb, _ = cleaning.clean(jupytext.read(source, fmt="py:percent"), "02_demo", ROOT)
-    notebooks.save(nb, tmp_path / "02_demo.ipynb")
+    notebooks.save(bootstrap.insert(nb, "02_demo"), tmp_path / "02_demo.ipynb")
     notebooks.write_results(tmp_path)
     assert checks.check(tmp_path) == []
     return tmp_path
@@ -277,6 +295,9 @@ RECORD = {"name": "a", "value": 1, "unit": "", "preset": "cpu", "device": "cpu"}
 @pytest.mark.parametrize("edit, expected", [
     (lambda d: d["cells"][0].update(source=["# 改过"]), "与 .py 的源不一致"),
     (lambda d: d["cells"].reverse(), "与 .py 的源不一致"),
+    (lambda d: d["cells"].pop(1), "没有引导单元"),
+    (lambda d: d["cells"].append(d["cells"].pop(1)), "没有引导单元"),
+    (lambda d: d["cells"][1].update(source=["git clone 旧地址"]), "没有引导单元"),
     (lambda d: d["cells"][1].update(execution_count=3), "有执行次数"),
     (add({"output_type": "error", "ename": "E", "evalue": "", "traceback": []}), "有错误输出 E"),
     (said("stderr", "x"), "有标准错误输出"),

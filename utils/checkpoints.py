@@ -17,7 +17,7 @@ KINDS = {"mlm": ("06_mlm_pretraining", "会填空的 BERT"), "clm": ("08_clm_fin
 
 
 def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, info: dict,
-                    half: bool = False) -> Path:
+                    half: bool = False, weights: dict[str, torch.Tensor] | None = None) -> Path:
     """把模型、分词器和说明存进一个文件夹（safetensors，不含 pickle）。
 
     参数：
@@ -25,11 +25,12 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, 
         folder: 存到哪里；已有的同名文件会被换掉。
         info: 说明（步数、损失等），写进 course.json。
         half: 是否以 fp16 存盘（体积减半）。
+        weights: 权重；None 表示 model 自己的。模型被 FSDP 切开时，传 whole_weights 的结果。
     返回：
         folder。
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = model.state_dict()
+    weights = model.state_dict() if weights is None else weights
     if half:
         halves = {w.data_ptr(): w.half() for w in weights.values()}                       # 共享的词表头仍共享，只存一份
         weights = {name: halves[w.data_ptr()] for name, w in weights.items()}

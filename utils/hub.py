@@ -42,7 +42,7 @@ def _host() -> str:
     return (parts.hostname or constants.ENDPOINT) + (f":{parts.port}" if parts.port else "")
 
 
-def _explain(error: BaseException, name: str, revision: str | None) -> str:
+def _explain(error: BaseException, name: str, revision: str | None, what: str = "数据集") -> str:
     """把库报的错换成一句中文。原来的报错可能很长，也可能带着请求头，所以只留类型名。"""
     kind = type(error)
     if isinstance(error, GatedRepoError) or isinstance(error, DatasetNotFoundError) and "gated dataset" in str(error):
@@ -50,11 +50,11 @@ def _explain(error: BaseException, name: str, revision: str | None) -> str:
     if isinstance(error, RevisionNotFoundError):
         return f"「{name}」没有名为「{revision}」的版本（revision）。请在它的网页上看看有哪些分支、标签。"
     if isinstance(error, (RepositoryNotFoundError, DatasetNotFoundError)):
-        return f"在 {_host()} 上找不到数据集「{name}」：名字写错了，或者它是私有的。请检查名字（用户名/数据集名）；若是私有的，{_LOGIN}。"
+        return f"在 {_host()} 上找不到{what}「{name}」：名字写错了，或者它是私有的。请检查名字（用户名/{what}名）；若是私有的，{_LOGIN}。"
     if isinstance(error, OfflineModeIsEnabled):
         return "现在是离线模式（设了 HF_HUB_OFFLINE 等环境变量），不能用 hub:。请去掉这个环境变量，重启内核再试。"
     if isinstance(error, HFValidationError):
-        return f"数据集的名字「{name}」或版本写得不合规矩。请写成「用户名/数据集名」。"
+        return f"{what}的名字「{name}」或版本写得不合规矩。请写成「用户名/{what}名」。"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code if error.response is not None else "未知"
         advice = {401: f"令牌无效或已过期，{_LOGIN}。", 403: "你的令牌没有读它的权限。", 429: "请求太频繁，请过几分钟再试。"}.get(
@@ -70,20 +70,29 @@ def _explain(error: BaseException, name: str, revision: str | None) -> str:
         return f"连不上 {_host()}（{kind.__name__}）。请检查网络；也可以在启动 JupyterLab 之前设 HF_ENDPOINT，换一个镜像。"
     if "scripts are no longer supported" in str(error):
         return f"「{name}」靠自带的脚本装载，这样的数据集不再支持，课程也从不运行别人的脚本。请换一个直接存着数据文件的数据集。"
-    return f"读不了数据集「{name}」（{kind.__name__}）。它可能没有能直接读的数据文件，或文件已损坏。请在它的网页上看看，或换一个数据集。"
+    files = "数据文件" if what == "数据集" else "权重文件"
+    return f"读不了{what}「{name}」（{kind.__name__}）。它可能没有能直接读的{files}，或文件已损坏。请在它的网页上看看，或换一个{what}。"
 
 
 @contextmanager
-def _in_chinese(name: str, revision: str | None) -> Iterator[None]:
+def in_chinese(name: str, revision: str | None, what: str = "数据集") -> Iterator[None]:
+    """with 里出的错，换成一句中文的 ValueError；what 是「数据集」或「模型」。"""
     try:
         yield
     except Exception as error:
         if isinstance(error, ValueError) and type(error) is ValueError and "。" in str(error):
             raise                                          # 已经是我们自己的中文说明
-        said = _explain(error, name, revision)
+        said = _explain(error, name, revision, what)
     else:
         return
     raise ValueError(said) from None                       # 在 except 之外：令牌若在原来的报错里，也不会随回溯打印出来
+
+
+def check_endpoint() -> None:
+    """HF_ENDPOINT 是导入之后才设的，就报 ValueError：库在导入时就读走了它。"""
+    wanted = os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
+    if wanted != constants.ENDPOINT:
+        raise ValueError("HF_ENDPOINT 是在导入库之后才设的，不起作用。请重启内核，在第一格的最前面（或启动 JupyterLab 之前）设它。")
 
 
 def _check(name: str, streaming) -> None:
@@ -92,9 +101,7 @@ def _check(name: str, streaming) -> None:
         raise ValueError(f"hub: 后面要写数据集的名字，例如 \"hub:用户名/数据集名\"，得到的是「{name}」。")
     if Path(name).exists():
         raise ValueError(f"现在的文件夹里有一个也叫「{name}」的文件或文件夹，datasets 会先读它。请换一个文件夹运行。")
-    wanted = os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
-    if wanted != constants.ENDPOINT:
-        raise ValueError("HF_ENDPOINT 是在导入库之后才设的，不起作用。请重启内核，在第一格的最前面（或启动 JupyterLab 之前）设它。")
+    check_endpoint()
 
 
 def _missing(what: str, option: str, wanted: str | None, names: list[str]) -> ValueError:
@@ -145,7 +152,7 @@ def load_hub(name: str, n_docs: int | None = None, seed: int = 2026, columns: di
     _check(name, streaming)
     ledger = Ledger(name, on_error, "条")
     n_docs = STREAM_DOCS if streaming and n_docs is None else n_docs
-    with _in_chinese(name, revision):
+    with in_chinese(name, revision):
         if constants.HF_HUB_OFFLINE or config.HF_HUB_OFFLINE:
             raise OfflineModeIsEnabled
         sha = HfApi().dataset_info(name, revision=revision, timeout=30).sha
@@ -154,7 +161,7 @@ def load_hub(name: str, n_docs: int | None = None, seed: int = 2026, columns: di
         "endpoint": constants.ENDPOINT, "name": name, "sha": sha, "subset": subset, "split": split, "n_docs": n_docs, "seed": seed,
         "columns": columns, "on_error": on_error})
     stored = open_store(folder)
-    with _in_chinese(name, revision):
+    with in_chinese(name, revision):
         corpus, report = stored or write_store(
             folder, ledger.documents(_rows(name, subset, sha, split, streaming, columns), columns, name.split("/")[-1]),
             n_docs, seed, ledger.report)

@@ -13,6 +13,7 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from utils import bootstrap
 from utils.checks.cells import BadExercise, find_exercises, tag
 
 SIZE_KB = {"04": 400, "07": 500}          # 其余 300；04 有十一张图
@@ -67,7 +68,10 @@ def check_built(path: Path, cells: list[NotebookNode]) -> list[str]:
         nbformat.validate(nb)
     except (ValueError, nbformat.ValidationError) as error:
         return [*problems, f"不是合法的 notebook:{str(error).splitlines()[0]}"]
-    if [(c.cell_type, c.source) for c in cells] != [(c.cell_type, "".join(c.source)) for c in nb.cells]:
+    at = [i for i, cell in enumerate(nb.cells) if bootstrap.is_bootstrap(cell)]
+    if at != [bootstrap.AT] or "".join(nb.cells[at[0]].source) != bootstrap.cell_source():
+        problems.append("没有引导单元，或者它旧了，请运行 python -m utils.notebooks refresh")
+    if [(c.cell_type, c.source) for c in cells] != [(c.cell_type, "".join(c.source)) for c in bootstrap.without(nb.cells)]:
         problems.append("与 .py 的源不一致，请运行 course.py build " + path.stem[:2])
     if "widgets" in nb.metadata:
         problems.append("metadata 里有 widgets")

@@ -1,6 +1,7 @@
-"""运行、构建、检查 notebook：`python -m utils.notebooks run|build|check|results [NN …]`。
+"""运行、构建、检查 notebook：`python -m utils.notebooks run|build|refresh|check|results [NN …]`。
 
 notebooks/src/NN_name.py 是唯一的源（jupytext py:percent）；notebooks/NN_name.ipynb 只由 build 写出。
+只改了文字时不必重新运行：refresh 把文字和引导单元（bootstrap.py）更新到 .ipynb 里。
 执行见 notebook_execution.py，清理输出见 notebook_cleaning.py，检查见 notebook_checks.py。
 """
 
@@ -15,8 +16,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import jupytext
 import nbformat
 
+from utils import bootstrap
 from utils.notebook_checks import check, medians, render_results, size_limit, source_files
 from utils.notebook_cleaning import clean
 from utils.notebook_execution import Failure, Result, execute
@@ -115,6 +118,7 @@ def build_one(source: Path, preset: str, folder: Path) -> tuple[Result, list[str
         course["records"].append({"name": row["name"], "value": value, "unit": row["unit"],
                                   "preset": row["preset"], "device": row["device"]})
     nb.metadata["course"] = course
+    bootstrap.insert(nb, source.stem)
     nbformat.validate(nb)
     kilobytes = len(encode(nb)) / 1000
     strange = [r["name"] for r in course["records"] if not math.isfinite(r["value"])]
@@ -144,6 +148,32 @@ def build(words: list[str], preset: str | None = None, folder: Path = NOTEBOOKS)
     return 130 if results and results[-1].interrupted else 0 if results and all(r.ok for r in results) else 1
 
 
+def refresh_one(source: Path, folder: Path) -> str:
+    """把源里的文字和引导单元更新到已经构建好的 .ipynb；代码变了就不动它。返回给维护者看的一句话。"""
+    path = folder / f"{source.stem}.ipynb"
+    if not path.exists():
+        return "还没有构建"
+    nb, cells = nbformat.read(path, 4), jupytext.read(source, fmt="py:percent").cells
+    built = bootstrap.without(nb.cells)
+    codes = [[c.source for c in group if c.cell_type == "code"] for group in (built, cells)]
+    kinds = [[c.cell_type for c in group] for group in (built, cells)]
+    if codes[0] != codes[1] or kinds[0] != kinds[1]:
+        return f"代码或单元的次序变了，请运行 course.py build {source.stem[:2]}"
+    for old, new in zip(built, cells, strict=True):
+        old.source = new.source
+    before = path.read_bytes()
+    save(bootstrap.insert(nb, source.stem), path)
+    return "没有变" if path.read_bytes() == before else "已更新"
+
+
+def refresh(words: list[str], folder: Path = NOTEBOOKS) -> int:
+    """不运行，只更新 .ipynb 里的文字和引导单元。返回退出码；有一本要重新构建就是 1。"""
+    said = {source.stem: refresh_one(source, folder) for source in choose(words, folder)}
+    for name, text in said.items():
+        print(f"{name}：{text}")
+    return 0 if set(said.values()) <= {"没有变", "已更新"} else 1
+
+
 def write_results(folder: Path = NOTEBOOKS) -> None:
     """按全部 .ipynb 里的记录重写 RESULTS.md。"""
     (folder / "RESULTS.md").write_bytes(render_results(folder).encode("utf-8"))
@@ -155,13 +185,15 @@ def main(argv: list[str] | None = None) -> int:
         stream.reconfigure(errors="replace")
     parser = argparse.ArgumentParser(prog="python -m utils.notebooks",
                                      description="运行、构建、检查 notebook")
-    parser.add_argument("command", choices=["run", "build", "check", "results"])
+    parser.add_argument("command", choices=["run", "build", "refresh", "check", "results"])
     parser.add_argument("words", nargs="*", metavar="NN", help="编号；不写就是全部")
     parser.add_argument("--preset", choices=["smoke", "cpu", "gpu"], help="预设")
     arguments = parser.parse_args(argv)
     try:
         if arguments.command in ("run", "build"):
             return {"run": run, "build": build}[arguments.command](arguments.words, arguments.preset)
+        if arguments.command == "refresh":
+            return refresh(arguments.words)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

@@ -3,6 +3,7 @@
     python -m utils.train mlm --preset cpu --out outputs/my-mlm
     python -m utils.train clm --from outputs/my-mlm --out outputs/my-clm
     torchrun --nproc_per_node 2 -m utils.train mlm --preset cpu --out outputs/my-mlm
+    torchrun --nproc_per_node 2 -m utils.train mlm --preset cpu --shard --out outputs/my-mlm      # 参数也分片（FSDP）
 
 几个进程时，每个进程分到 batch_size ÷ 进程数 篇，合起来每步看的篇数不变，所以学习率和步数都不用改。
 """
@@ -23,6 +24,7 @@ from utils.checkpoints import find_checkpoint, load_folder, save_checkpoint
 from utils.corpus import load_corpus
 from utils.environment import PRESETS, Preset, choose_preset, fast_bf16, pick_device, set_seed
 from utils.initialization import prepare_heads, renew_top
+from utils.processes import parameters_here, whole_weights
 from utils.tokenization import build_tokenizer
 from utils.training import (
     bert_config,
@@ -83,6 +85,8 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--batch-size", type=int, help="每步一共多少篇")
     parser.add_argument("--lr", type=float)
     parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--shard", action="store_true", help="几个进程时用 FSDP：参数、梯度、优化器状态各存一部分")
+    parser.add_argument("--save-every", type=int, default=200, help="几个进程时，每隔多少步存一次进度")
     parser.add_argument("--fresh", action="store_true", help="不接着上次没练完的练")
     options = parser.parse_args(arguments)
     processes, first = int(os.environ.get("WORLD_SIZE", 1)), os.environ.get("RANK", "0") == "0"
@@ -103,12 +107,14 @@ def main(arguments: list[str] | None = None) -> dict:
     shift = options.kind == "clm"
     encoded = encode_docs(corpus["train"], tokenizer, preset.max_len)
     held = fixed_batches(encode_docs(corpus["validation"], tokenizer, preset.max_len), held_collate, preset.eval_docs)
-    args = training_arguments(options.out / "trainer", steps, preset, device, options.seed)
-    history = train(model.to(args.device), encoded, collate, args, lambda m: evaluate(m, held, shift), resume=not options.fresh)
+    args = training_arguments(options.out / "trainer", steps, preset, device, options.seed, options.shard)
+    history = train(model.to(args.device), encoded, collate, args, lambda m: evaluate(m, held, shift), resume=not options.fresh,
+                    save_every=options.save_every)
+    weights = whole_weights(model)                        # 每个进程都要参加
     result = {"kind": options.kind, "preset": preset.name, "steps": steps, "processes": processes, "device": args.device.type,
-              "documents_per_step": preset.batch_size * processes, **asdict(history)}
+              "documents_per_step": preset.batch_size * processes, "parameters_per_process": parameters_here(model), **asdict(history)}
     if first and not history.interrupted:
-        save_checkpoint(model, tokenizer, options.out, {"steps": steps, "validation_nats": history.eval_loss[-1]})
+        save_checkpoint(model, tokenizer, options.out, {"steps": steps, "validation_nats": history.eval_loss[-1]}, weights=weights)
         (options.out / "history.json").write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
         print(f"练完 {steps} 步：验证损失 {history.eval_loss[-1]:.3f} 奈特/目标词元，存在 {options.out}")
     return result

@@ -36,6 +36,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from utils.environment import Preset
 from utils.objectives import IGNORE
+from utils.processes import finish_sharding, is_sharded, prepare_sharding, together
 from utils.progress import ProgressCallback
 from utils.resume import START, ProgressSaver, find_progress, forget, load_history, training_settings
 from utils.tokenization import encode_pair
@@ -125,8 +126,8 @@ def fixed_batches(encoded: Dataset, collate: Callable, n_docs: int, batch_size: 
     return [collate(rows[i:i + batch_size]) for i in range(0, len(rows), batch_size)]
 
 
-def logits_at_targets(model: PreTrainedModel, batch: dict, labels: torch.Tensor, shift: bool,
-                      multiple: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+def logits_at_targets(model: PreTrainedModel, batch: dict, labels: torch.Tensor, shift: bool, multiple: int = 1,
+                      inside: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """只在有标签的位置算 logits。MLM 只有 15% 的位置有标签，词表头（D × V 的乘法和 softmax）省下的就是其余 85%。
 
     参数：
@@ -135,10 +136,11 @@ def logits_at_targets(model: PreTrainedModel, batch: dict, labels: torch.Tensor,
         labels: (B, T)，−100 是没有标签。
         shift: CLM 用 True（位置 t 的 logits 预测 t+1），MLM 用 False。
         multiple: N 补到它的倍数，补的标签是 −100。
+        inside: 正在模型自己的 forward 里；FSDP 把参数切开了，只有在 forward 里才凑得齐。
     返回：
         （logits (N, V), 标签 (N,)），N 是有标签的位置数。
     """
-    lean = isinstance(model, BertForMaskedLM | BertLMHeadModel)
+    lean = isinstance(model, BertForMaskedLM | BertLMHeadModel) and (inside or not is_sharded(model))
     states = model.bert(**batch, use_cache=False).last_hidden_state if lean else model(**batch).logits   # (B, T, D) 或 (B, T, V)
     if shift:
         states, labels = states[:, :-1], labels[:, 1:]
@@ -166,7 +168,7 @@ def targets_only(model: PreTrainedModel, shift: bool) -> Iterator[None]:
         if labels is None:
             return original(input_ids=input_ids, attention_mask=attention_mask, **others)
         batch = {"input_ids": input_ids, "attention_mask": attention_mask}
-        logits, gold = logits_at_targets(model, batch, labels, shift, TARGETS)
+        logits, gold = logits_at_targets(model, batch, labels, shift, TARGETS, inside=True)
         return MaskedLMOutput(loss=F.cross_entropy(logits.float(), gold))
 
     model.forward = forward
@@ -255,7 +257,7 @@ class HistoryCallback(TrainerCallback):
             self.history.train_loss.append(float(logs["loss"]))
 
 
-def training_arguments(folder: Path, steps: int, preset: Preset, device: torch.device, seed: int) -> TrainingArguments:
+def training_arguments(folder: Path, steps: int, preset: Preset, device: torch.device, seed: int, shard: bool = False) -> TrainingArguments:
     """课程统一的 TrainingArguments：按长度分桶、fused AdamW、升温后线性降到 0。
 
     参数：
@@ -264,10 +266,8 @@ def training_arguments(folder: Path, steps: int, preset: Preset, device: torch.d
         preset: batch_size 与学习率取自这里。
         device: 设备；cuda 总用 bf16，CPU 看 preset.bf16。
         seed: 随机种子。
+        shard: 几个进程一起练时，True 用 FSDP（参数分片），False 用 DDP；见 utils/processes.py。
     """
-    together = {}
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:          # torchrun 起了几个进程
-        together = {"ddp_find_unused_parameters": False, **({"ddp_backend": "gloo"} if device.type == "cpu" else {})}
     return TrainingArguments(
         output_dir=str(folder), max_steps=steps, per_device_train_batch_size=preset.batch_size,
         learning_rate=preset.lr, lr_scheduler_type="linear", warmup_steps=max(1, steps // 10),
@@ -275,13 +275,13 @@ def training_arguments(folder: Path, steps: int, preset: Preset, device: torch.d
         train_sampling_strategy="group_by_length", length_column_name="length", remove_unused_columns=False,
         bf16=device.type == "cuda" or preset.bf16, use_cpu=device.type == "cpu", seed=seed, data_seed=seed,
         logging_steps=max(1, steps // 50), save_strategy="no", report_to="none", disable_tqdm=True,
-        dataloader_pin_memory=device.type == "cuda", **together,
+        dataloader_pin_memory=device.type == "cuda", **together(device, shard),
     )
 
 
 def train(model: nn.Module, encoded: Dataset, collate: Callable, args: TrainingArguments,
           evaluate_fn: Callable[[nn.Module], tuple[float, float]], baselines: dict[str, float] | None = None,
-          evaluations: int = 10, resume: bool = True, quiet: bool = False) -> History:
+          evaluations: int = 10, resume: bool = True, quiet: bool = False, save_every: int = 200) -> History:
     """用 Trainer 训练模型（就地更新），一边画进度和损失曲线，一边每隔不到一分钟存一次进度。
 
     参数：
@@ -292,6 +292,7 @@ def train(model: nn.Module, encoded: Dataset, collate: Callable, args: TrainingA
         evaluate_fn: 给一个模型，返回 （留出集损失，准确率）。
         baselines: 画在曲线旁边的基线与下限，名字 → 奈特/词元。
         evaluations: 中间评估几次。
+        save_every: 几个进程一起练时，每隔多少步存一次进度（一个进程时看时间，不看步数）。
         resume: 同样设置的训练上次没练完（按了停止、内核没了）时，True 表示从存下的那一步接着练，False 表示从头来。
         quiet: True 表示不显示进度和曲线（一格里要练很多个小模型时用）。
     返回：
@@ -304,7 +305,7 @@ def train(model: nn.Module, encoded: Dataset, collate: Callable, args: TrainingA
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
         checkpoint, note = None, ""
-    if note:
+    if note and os.environ.get("RANK", "0") == "0":       # 几个进程时，只有第一个说话
         print(note)
     if checkpoint:
         load_history(checkpoint, history)
@@ -313,8 +314,9 @@ def train(model: nn.Module, encoded: Dataset, collate: Callable, args: TrainingA
     recorder = HistoryCallback(history, evaluate_fn, max(1, math.ceil(args.max_steps / evaluations)))
     shown = [] if quiet else [ProgressCallback(history, baselines or {})]
     trainer = Trainer(model=model, args=args, train_dataset=encoded, data_collator=collate,
-                      callbacks=[recorder, *shown, ProgressSaver(history, settings)])
+                      callbacks=[recorder, *shown, ProgressSaver(history, settings, steps=save_every)])
     trainer.remove_callback(PrinterCallback)
+    prepare_sharding(trainer)
     attention = model.config._attn_implementation if isinstance(model, PreTrainedModel) else None
     if args.use_cpu and attention:
         model.set_attn_implementation("eager")            # CPU 上的 SDPA 用 bf16 时慢得多，用 float32 时一样快
@@ -331,6 +333,7 @@ def train(model: nn.Module, encoded: Dataset, collate: Callable, args: TrainingA
         print(f"已在第 {trainer.state.global_step} 步停下，进度存好了。再运行一次这一格，就从这里接着练；"
               "想从头再练，重新运行建模的格子，并给 train 写上 resume=False。")
     history.seconds = before + time.perf_counter() - started
+    finish_sharding(trainer)
     if attention:
         model.set_attn_implementation(attention)
     model.eval()

@@ -1,0 +1,175 @@
+"""规模定律（scaling law）：损失随参数个数 N 和数据量 D 怎样下降；量一批小模型，拟合，再往外推。
+
+L(N, D) = E + A / N^α + B / D^β。E 是语料的下限，别处只能和别的系数一起拟合，这里是算得出来的。首次实现：10_scale_up。
+形式见 Hoffmann 等（2022）；`python -m utils.scaling_law` 量出附带的 data/scaling_runs.jsonl（约一小时，停了再运行就接着量）。
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import least_squares
+from transformers import BertLMHeadModel, PreTrainedTokenizerFast
+
+from utils.corpus import floor, generate
+from utils.environment import DATA, PRESETS, Preset, pick_device, set_seed, versions
+from utils.initialization import prepare_heads
+from utils.training import bert_config, clm_collator, encode_docs, evaluate, fixed_batches, train, training_arguments
+
+RUNS = DATA / "scaling_runs.jsonl"
+SIZES = ((2, 32, 2), (2, 48, 3), (2, 64, 4), (2, 80, 5), (2, 96, 6))      # （层数，维度，头数）
+DOCS = (2000, 4000, 8000)                          # 各练多少篇，每篇只看一遍
+HELD = 500                                                # 在多少篇测试文档上量
+
+
+@dataclass(frozen=True)
+class Run:
+    """一次训练的结果。
+
+    属性：
+        layers, hidden, heads: 模型的大小。
+        parameters: 各层的参数个数 N，不含嵌入。
+        docs: 练了多少篇；tokens: 其中计损失的词元数 D。
+        nats: 测试集上正文的损失（奈特/词元）。
+        seconds: 用时（秒）；device: 在什么设备上。
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    parameters: int
+    docs: int
+    tokens: int
+    nats: float
+    seconds: float
+    device: str
+
+
+@dataclass(frozen=True)
+class Law:
+    """拟合出来的规模定律，系数同模块开头的公式；N、D 以百万计。residual 是 ln(L − E) 的残差的均方根。"""
+
+    E: float
+    A: float
+    alpha: float
+    B: float
+    beta: float
+    residual: float
+
+    def __call__(self, parameters, tokens):
+        """预测损失（奈特/词元）；N、D 可以是数，也可以是同形的数组。"""
+        return self.E + self.A / (np.asarray(parameters) / 1e6)**self.alpha + self.B / (np.asarray(tokens) / 1e6)**self.beta
+
+
+def layer_parameters(model: torch.nn.Module) -> int:
+    """各层的参数个数，不含嵌入和词表头：规模定律里的 N。"""
+    return sum(p.numel() for p in model.bert.encoder.parameters())
+
+
+def fit_law(runs: Sequence[Run], E: float | None = None) -> Law:
+    """拟合规模定律：让 ln(L − E) 与公式的差尽量小，用稳健的损失，几个离群的点不会带偏全局。
+
+    参数：
+        runs: 至少 6 次训练，N、D 各至少有 3 种。
+        E: 已知的下限（奈特/词元）；None 表示和别的系数一起拟合。
+    返回：
+        Law。
+    异常：
+        ValueError: 训练太少、N 或 D 的种类太少，或有一次的损失不高于 E。
+    """
+    N, D, L = (np.array([getattr(r, name) for r in runs], dtype=float) for name in ("parameters", "tokens", "nats"))
+    if len(runs) < 6 or len(set(N)) < 3 or len({r.docs for r in runs}) < 3:
+        raise ValueError("拟合规模定律至少要 6 次训练，模型大小和数据量各至少 3 种。")
+    if E is not None and L.min() <= E:
+        raise ValueError(f"有一次训练的损失 {L.min():.3f} 不高于下限 {E:.3f}，请检查两者是不是在同一批文档上量的。")
+
+    def law(x):
+        bottom = E if E is not None else L.min() / (1 + np.exp(-x[4]))             # 拟合的 E 在 0 与最低的损失之间
+        return Law(bottom, *np.exp(x[:4]), 0.0)
+
+    def gaps(x):
+        now = law(x)
+        return np.log(np.maximum(now(N, D) - now.E, 1e-12)) - np.log(L - now.E)
+
+    starts = [np.log([a, 0.3, b, 0.5]) for a in (0.05, 0.5) for b in (0.5, 3.0)]
+    starts = [s if E is not None else np.append(s, 0.0) for s in starts]
+    best = min((least_squares(gaps, s, loss="soft_l1", f_scale=0.1) for s in starts), key=lambda r: r.cost)
+    return replace(law(best.x), residual=float(np.sqrt(np.mean(gaps(best.x)**2))))
+
+
+def train_run(size: tuple[int, int, int], docs: int, tokenizer: PreTrainedTokenizerFast, held: list[dict], base: Preset = PRESETS["cpu"],
+              seed: int = 2026) -> Run:
+    """从头练一个小模型，每篇只看一遍，返回结果。
+
+    参数：
+        size: （层数，维度，头数）。
+        docs: 多少篇训练文档。
+        tokenizer: 字级分词器。
+        held: 量损失用的固定的批，正文才有标签。
+        base: 其余的设置（每步的篇数等）取自它；小模型的学习率和初值的标准差大一些。
+    """
+    layers, hidden, heads = size
+    set_seed(seed)
+    preset = replace(base, layers=layers, hidden=hidden, heads=heads, lr=4e-3, init_std=min(0.1, 7 / hidden), batch_size=8)
+    device = pick_device()
+    rows = encode_docs(generate("train", docs), tokenizer, preset.max_len, learn_intro=True)
+    model = prepare_heads(BertLMHeadModel(bert_config(preset, tokenizer, is_decoder=True))).to(device)
+    model.loss_type = "ForCausalLM"
+    with tempfile.TemporaryDirectory() as folder:
+        args = training_arguments(Path(folder), docs // preset.batch_size, preset, device, seed)
+        history = train(model, rows, clm_collator(tokenizer), args, lambda m: evaluate(m, held, shift=True), evaluations=1)
+    tokens = sum(length - 1 for length in rows["length"])
+    return Run(layers, hidden, heads, layer_parameters(model), docs, tokens, history.eval_loss[-1], history.seconds, device.type)
+
+
+def held_out(tokenizer: PreTrainedTokenizerFast, n_docs: int = HELD) -> tuple[list[dict], float]:
+    """（测试集前 n_docs 篇排成的固定的批，它们的正文的下限，奈特/词元）。"""
+    docs = generate("test", n_docs)
+    batches = fixed_batches(encode_docs(docs, tokenizer, PRESETS["cpu"].max_len), clm_collator(tokenizer), n_docs)
+    return batches, floor(docs, "body")["nats_per_token"]
+
+
+def read_runs(path: Path = RUNS) -> list[Run]:
+    """读出量好的各次训练。
+
+    异常：
+        FileNotFoundError: 文件不在。
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path.name} 不见了。请恢复（git checkout data），或用 python -m utils.scaling_law 重新量（约一小时）。")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Run(**{name: row[name] for name in Run.__dataclass_fields__}) for row in rows]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """命令行入口：量完整的一批，一次一行写进文件；已经量过的跳过。"""
+    from utils.checkpoints import load_checkpoint
+
+    parser = argparse.ArgumentParser(prog="python -m utils.scaling_law", description="量一批小模型，写进 data/scaling_runs.jsonl")
+    parser.add_argument("--out", type=Path, default=RUNS)
+    parser.add_argument("--docs", type=int, nargs="+", default=DOCS, help="各练多少篇")
+    parser.add_argument("--one", action="store_true", help="只量下一次就停")
+    options = parser.parse_args(arguments)
+    _, tokenizer, _ = load_checkpoint("clm", BertLMHeadModel, prefer="shipped", is_decoder=True)
+    held, _ = held_out(tokenizer)
+    done = {((r.layers, r.hidden, r.heads), r.docs) for r in read_runs(options.out)} if options.out.exists() else set()
+    for docs, size in ((d, s) for d in options.docs for s in SIZES):
+        if (size, docs) in done:
+            continue
+        row = asdict(train_run(size, docs, tokenizer, held)) | {"versions": versions()}
+        with open(options.out, "a", encoding="utf-8", newline="\n") as f:
+            f.write(json.dumps(row, ensure_ascii=False) + "\n")
+        print(json.dumps(row, ensure_ascii=False), flush=True)
+        if options.one:
+            return
+
+
+if __name__ == "__main__":
+    main()
