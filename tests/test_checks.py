@@ -17,10 +17,10 @@ MODULES = {number: runner.load_module(number) for number in sorted({number for n
 LEAST = 5                                                 # 有练习的 notebook 至少这么多道
 
 
-@pytest.fixture(scope="module")
-def names():
-    """每本 notebook 的名字空间，只造一次。"""
-    return {number: runner.namespace(CELLS[number], module) for number, module in MODULES.items()}
+def run(number: str, item: C.Item, code: str):
+    """在只有用得到的那几条定义的名字空间里，运行一段答案和它的检查。"""
+    parts = C.needed(C.definitions(CELLS[number]), code + "\n" + item.check)
+    return runner.run_answer(code, item.check, runner.namespace(parts, MODULES[number]), f"{number}.{item.name}")
 
 
 @pytest.fixture(autouse=True)
@@ -45,12 +45,12 @@ def test_each_notebook_has_enough_and_declares_what_it_uses():
 
 
 @pytest.mark.parametrize("key", ITEMS, ids=ids)
-def test_reference_answer_passes_and_stub_is_open(key, names):
+def test_reference_answer_passes_and_stub_is_open(key):
     item = ITEMS[key]
-    stub = runner.run_answer(item.stub, item.check, dict(names[key[0]]), ".".join(key))
+    stub = run(key[0], item, item.stub)
     assert stub.status == OPEN, str(stub)
     for _ in SEEDS:
-        answer = runner.run_answer(item.answer, item.check, dict(names[key[0]]), ".".join(key))
+        answer = run(key[0], item, item.answer)
         assert answer.status == PASS, str(answer)
 
 

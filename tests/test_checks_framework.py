@@ -339,3 +339,10 @@ def test_definitions_are_quick_and_survive_drafts():
     parts = C.definitions(source(("py", "", "import math\nN = 3\nx = train()\ndef f():\n    return N"), ("py", "", "%time 1"),
                                  ("py", "stub", "y = 1"), ("py", "", "class A: pass")))
     assert parts == ["import math", "N = 3", "def f():\n    return N", "class A:\n    pass"]
+
+
+def test_only_the_definitions_an_answer_needs_are_run():
+    parts = ["import math", "import torch as t", "N = 3", "def f(x):\n    return g(x) + N", "def g(x):\n    return t.exp(x)",
+             "def h():\n    return math.pi"]
+    assert C.needed(parts, "answer = f(1)") == [parts[1], parts[2], parts[3], parts[4]]
+    assert C.needed(parts, "answer = 1") == [] and C.needed(parts, "坏的 (") == parts
