@@ -31,7 +31,7 @@ MIN_PYTHON = (3, 10)
 TESTED_PYTHON = (3, 13)
 KERNEL_NAME = "从零开始大模型：汉字的文本处理"
 PRESETS = ("smoke", "cpu", "gpu")
-COMMANDS = ("lab", "run", "build", "test")
+COMMANDS = ("lab", "run", "build", "test", "release", "grade")
 NEED_GB = 3.0          # .venv 约 2 GB，再加下载时的临时文件
 LOW_GB = 0.1           # 安装途中剩余空间低于它，就当作磁盘已满
 
@@ -45,6 +45,8 @@ HELP = """\
   run [NN …]     在命令行里运行 notebook，最后给出一张用时和内存的表
   build [NN …]   运行 notebooks/src/*.py，重新生成 notebooks/*.ipynb（维护者用）
   test           跑全部测试，并以 smoke 预设运行每一本 notebook
+  release 文件夹  写出发给学生的课程（没有参考答案），和给 nbgrader 用的教师版（老师用）
+  grade 文件夹    批改收回来的作业：每份在自己的进程里，限时、断网，写出 csv 和网页两张表（老师用）
 
 选项
   --preset 名字  大小：smoke（几秒）、cpu（默认）、gpu
@@ -58,6 +60,8 @@ HELP = """\
   {me} lab -- --no-browser --port 8899
   {me} run 02 03 --preset smoke
   {me} test -- -m "not notebooks"
+  {me} release 发给学生
+  {me} grade 收回来的作业
 """
 
 
@@ -731,8 +735,10 @@ def parse(argv):
     if words[1:] and command in ("lab", "test"):
         raise Stop("%s 后面不接「%s」；要交给 %s 的参数请写在 -- 之后。"
                    % (command, words[1], "JupyterLab" if command == "lab" else "pytest"), 2)
-    if extra and command in ("run", "build"):
+    if extra and command not in ("lab", "test"):
         raise Stop("%s 不接受 -- 之后的参数。" % command, 2)
+    if command in ("release", "grade") and len(words) != 2:
+        raise Stop("%s 后面要写一个文件夹，例如：%s %s 作业" % (command, me(), command), 2)
     return command, words[1:], options, extra
 
 
@@ -740,6 +746,8 @@ def command_line(command, names, extra, python):
     """要运行的子命令。"""
     if command in ("run", "build"):
         return [python, "-m", "utils.notebooks", command] + names
+    if command in ("release", "grade"):
+        return [python, "-m", "utils.classroom", command] + names
     if command == "test":
         return [python, "-m", "pytest"] + extra
     line = [python, "-m", "jupyterlab"]
@@ -790,7 +798,9 @@ def main(argv=None):
         if command == "help":
             say(HELP.format(me=me()))
             return 0
-        names = choose_notebooks(words)
+        # 子命令在课程文件夹里运行，所以文件夹先换成绝对路径
+        folder = command in ("release", "grade")
+        names = [os.path.abspath(word) for word in words] if folder else choose_notebooks(words)
         python = set_up_here() if options["here"] else set_up()
         return run_child(command_line(command, names, extra, python), environment(command, options))
     except Stop as stop:

@@ -19,14 +19,16 @@ COPIED = ("course.py", "requirements.txt", "constraints.txt", "environment.yml",
 CONFIG = '''\
 """nbgrader 的设置。在这个文件夹里运行 nbgrader generate_assignment NN_name、nbgrader autograde NN_name。"""
 import os
+from pathlib import Path
 
 os.environ["COURSE_CHECK_STRICT"] = "1"       # 批改时，check 没通过就报错，nbgrader 才记 0 分
+os.environ.setdefault("COURSE_PRESET", "smoke")                       # nbgrader 会把整本运行一遍，用最小的预设
+os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent / "student")    # 作业里 import 的 utils 在那里
 c = get_config()                              # noqa: F821
 c.CourseDirectory.course_id = "llm-from-zero"
 c.ClearSolutions.code_stub = {"python": "..."}
-c.ClearSolutions.begin_solution_delimeter = "BEGIN SOLUTION"
-c.ClearSolutions.end_solution_delimeter = "END SOLUTION"
-c.ExecutePreprocessor.timeout = 3600
+c.Execute.timeout = 3600                      # 一格最多这么久（秒）；下面让出错的格子不打断后面的
+c.Execute.allow_errors = True
 '''
 NOTE = """\
 student/    发给学生：整个课程，notebooks 里没有参考答案。学生在里面运行 course.py lab，交回做过的 .ipynb。
@@ -47,11 +49,11 @@ def nbgrader_cell(number: str, item: Item, kind: str) -> dict:
 
 def solved(item: Item) -> str:
     """教师版的留空格：参考答案夹在 nbgrader 的记号之间，generate_assignment 会把它换回「...」。"""
-    heads = [re.sub(r"\s*#.*$", "", x) for x in item.stub.split("\n") if x.startswith("def ")]
-    lines = item.answer.rstrip("\n").split("\n")
-    if len(heads) == 1 and heads[0] in lines:             # 写函数的题：只夹函数体
-        at = lines.index(heads[0]) + 1
-        return "\n".join([*lines[:at], "    ### BEGIN SOLUTION", *lines[at:], "    ### END SOLUTION"])
+    heads = [x for x in item.stub.split("\n") if x.startswith("def ")]
+    lines, plain = item.answer.rstrip("\n").split("\n"), [re.sub(r"\s*#.*$", "", x) for x in heads]
+    if len(heads) == 1 and plain[0] in lines:             # 写函数的题：只夹函数体，第一行照留空格里的写
+        at = lines.index(plain[0])
+        return "\n".join([*lines[:at], heads[0], "    ### BEGIN SOLUTION", *lines[at + 1:], "    ### END SOLUTION"])
     return "\n".join([item.stub, "### BEGIN SOLUTION", *lines, "### END SOLUTION"])
 
 
