@@ -17,7 +17,7 @@ from utils.checks import ledger
 from utils.checks.compare import difference, show, size
 from utils.checks.exercise import Choice, Function, Mistake, Value
 from utils.checks.limits import TimeUp, run_limited
-from utils.checks.runner import run_answer
+from utils.checks.runner import load_module, run_answer
 from utils.checks.verdict import OPEN, PASS, WRONG, CheckFailed
 from utils.environment import ROOT
 from utils.notebook_execution import ThisPython
@@ -274,6 +274,16 @@ def test_progress_is_one_readable_file_and_a_pass_stays():
     assert ledger.read_progress()["99.softmax"]["状态"] == "通过"
     ledger.progress_file().unlink()
     assert ledger.read_progress() == {}
+
+
+def test_course_progress_counts_passes():
+    nothing = ledger.course_progress()
+    assert {"00_start", "05_objectives"} <= set(nothing) and all(done == 0 < total for done, total in nothing.values())
+    nb00 = load_module("00")
+    nb00.warm_up(12)
+    assert ledger.course_progress() == nothing
+    nb00.warm_up(4)
+    assert ledger.course_progress()["00_start"] == (1, nothing["00_start"][1])
 
 
 def test_torn_and_foreign_lines_are_skipped():
