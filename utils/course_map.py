@@ -109,8 +109,8 @@ def _seal(ax: Axes, x: float, y: float, stop: Stop, color: str, ready: bool) -> 
 
 
 def _badge(ax: Axes, x: float, y: float, done: int, total: int) -> None:
-    """印章右上角：练习做对了几道；全做对了就是一个勾。"""
-    x, y, full = x + SIDE / 2, y + SIDE / 2 - 0.06, done == total
+    """印章右边：练习做对了几道；全做对了就是一个勾。"""
+    x, y, full = x + SIDE / 2 + 0.06, y + 0.13, done == total
     ax.add_patch(plt.Circle((x, y), 0.21, facecolor=DONE if full else PAPER, edgecolor=DONE if done else GREY, linewidth=1.6, zorder=6))
     ax.text(x, y, "✓" if full else f"{done}/{total}", color="white" if full else DONE if done else "#5E5E5E",
             fontsize=13 if full else 8.5, ha="center", va="center_baseline", zorder=7)
@@ -129,7 +129,7 @@ def draw_map(ready: Collection[str] | None = None, progress: Mapping[str, tuple[
 
     参数：
         ready: 已经有的 notebook 的名字；None 表示看 notebooks/ 里的文件。
-        progress: {notebook 的名字：（做对的练习，全部练习）}，画在印章的右上角；None 表示不画。见 utils.checks.ledger.course_progress。
+        progress: {notebook 的名字：（做对的练习，全部练习）}，画在印章的右边；None 表示不画。见 utils.checks.ledger.course_progress。
     返回：
         matplotlib 图，宽 9 英寸。
     异常：
