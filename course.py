@@ -31,7 +31,7 @@ MIN_PYTHON = (3, 10)
 TESTED_PYTHON = (3, 13)
 KERNEL_NAME = "从零开始大模型：汉字的文本处理"
 PRESETS = ("smoke", "cpu", "gpu")
-COMMANDS = ("lab", "run", "build", "test", "setup", "pack")
+COMMANDS = ("lab", "run", "build", "test", "setup", "pack", "release", "grade")
 WHEELS = os.path.join(ROOT, "wheels")          # 离线包里的软件包，由 pack 备好
 NEED_GB = 3.0          # .venv 约 2 GB，再加下载时的临时文件
 LOW_GB = 0.1           # 安装途中剩余空间低于它，就当作磁盘已满
@@ -49,6 +49,8 @@ HELP = """\
   setup          只安装，不打开（Colab 上由 notebook 的引导单元调用）
   pack [平台 …]  备一个离线包：课程、小模型和软件包都在一个 zip 里。平台：windows、macos、linux，
                  可带 Python 版本，例如 windows-3.12；不写就是这台机器
+  release 文件夹  写出发给学生的课程（没有参考答案），和给 nbgrader 用的教师版（老师用）
+  grade 文件夹    批改收回来的作业：每份在自己的进程里，限时、断网，写出 csv 和网页两张表（老师用）
 
 选项
   --preset 名字  大小：smoke（几秒）、cpu（默认）、gpu
@@ -65,6 +67,8 @@ HELP = """\
   {me} test -- -m "not notebooks"
   {me} pack windows-3.12 macos-3.12
   {me} lab --offline
+  {me} release 发给学生
+  {me} grade 收回来的作业
 """
 
 
@@ -762,8 +766,10 @@ def parse(argv):
         raise Stop("setup 后面不接「%s」。" % words[1], 2)
     if options["offline"] and command == "pack":
         raise Stop("pack 要联网下载软件包，不能加 --offline。", 2)
-    if extra and command in ("run", "build", "setup", "pack"):
+    if extra and command not in ("lab", "test"):
         raise Stop("%s 不接受 -- 之后的参数。" % command, 2)
+    if command in ("release", "grade") and len(words) != 2:
+        raise Stop("%s 后面要写一个文件夹，例如：%s %s 作业" % (command, me(), command), 2)
     return command, words[1:], options, extra
 
 
@@ -771,6 +777,8 @@ def command_line(command, names, extra, python):
     """要运行的子命令。"""
     if command in ("run", "build"):
         return [python, "-m", "utils.notebooks", command] + names
+    if command in ("release", "grade"):
+        return [python, "-m", "utils.classroom", command] + names
     if command == "test":
         return [python, "-m", "pytest"] + extra
     if command == "pack":
@@ -824,7 +832,11 @@ def main(argv=None):
         if command == "help":
             say(HELP.format(me=me()))
             return 0
-        names = words if command == "pack" else choose_notebooks(words)
+        # release、grade 在课程文件夹里运行，所以文件夹先换成绝对路径
+        if command in ("release", "grade"):
+            names = [os.path.abspath(word) for word in words]
+        else:
+            names = words if command == "pack" else choose_notebooks(words)
         if options["offline"]:
             go_offline()
         python = set_up_here() if options["here"] else set_up()

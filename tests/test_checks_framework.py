@@ -17,7 +17,7 @@ from utils.checks import ledger
 from utils.checks.compare import difference, show, size
 from utils.checks.exercise import Choice, Function, Mistake, Value
 from utils.checks.limits import TimeUp, run_limited
-from utils.checks.runner import run_answer
+from utils.checks.runner import load_module, run_answer
 from utils.checks.verdict import OPEN, PASS, WRONG, CheckFailed
 from utils.environment import ROOT
 from utils.notebook_execution import ThisPython
@@ -276,6 +276,16 @@ def test_progress_is_one_readable_file_and_a_pass_stays():
     assert ledger.read_progress() == {}
 
 
+def test_course_progress_counts_passes():
+    nothing = ledger.course_progress()
+    assert {"00_start", "05_objectives"} <= set(nothing) and all(done == 0 < total for done, total in nothing.values())
+    nb00 = load_module("00")
+    nb00.warm_up(12)
+    assert ledger.course_progress() == nothing
+    nb00.warm_up(4)
+    assert ledger.course_progress()["00_start"] == (1, nothing["00_start"][1])
+
+
 def test_torn_and_foreign_lines_are_skipped():
     path = ledger.progress_file()
     path.parent.mkdir(parents=True)
@@ -339,3 +349,10 @@ def test_definitions_are_quick_and_survive_drafts():
     parts = C.definitions(source(("py", "", "import math\nN = 3\nx = train()\ndef f():\n    return N"), ("py", "", "%time 1"),
                                  ("py", "stub", "y = 1"), ("py", "", "class A: pass")))
     assert parts == ["import math", "N = 3", "def f():\n    return N", "class A:\n    pass"]
+
+
+def test_only_the_definitions_an_answer_needs_are_run():
+    parts = ["import math", "import torch as t", "N = 3", "def f(x):\n    return g(x) + N", "def g(x):\n    return t.exp(x)",
+             "def h():\n    return math.pi"]
+    assert C.needed(parts, "answer = f(1)") == [parts[1], parts[2], parts[3], parts[4]]
+    assert C.needed(parts, "answer = 1") == [] and C.needed(parts, "坏的 (") == parts

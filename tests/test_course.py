@@ -117,13 +117,16 @@ def call(*words, cwd=ROOT, python=sys.executable, check=None, **env):
 def test_help_is_friendly():
     for words in ([], ["--help"], ["help"], ["lab", "-h"]):
         _, text = call(*words, check=0)
-        for word in ("lab", "run", "build", "test", "--here", "--preset", "用法"):
+        for word in ("lab", "run", "build", "test", "release", "grade", "--here", "--preset", "用法"):
             assert word in text
 
 
 @pytest.mark.parametrize("words, expected", [
     (["labb"], "你是不是想写 lab?"),
-    (["xyz"], "可以用：lab、run、build、test"),
+    (["xyz"], "可以用：lab、run、build、test、release、grade"),
+    (["release"], "release 后面要写一个文件夹"),
+    (["grade", "甲", "乙"], "grade 后面要写一个文件夹"),
+    (["grade", "甲", "--", "-x"], "grade 不接受"),
     (["run", "--presett", "cpu"], "你是不是想写 --preset?"),
     (["run", "--preset", "big"], "smoke、cpu、gpu 之一"),
     (["lab", "02"], "写在 -- 之后"),
@@ -349,6 +352,13 @@ def test_run_and_build_pass_on_names_preset_and_exit_code(project):
     assert said["argv"] == ["run", "02_tokenization", "00_start"] and said["env"]["COURSE_PRESET"] == "smoke"
     assert told(project.call("build"))["argv"] == ["build"]
     project.call("run", check=7, TELL_EXIT="7")
+
+
+def test_release_and_grade_pass_on_the_folder(course):
+    for command in ("release", "grade"):
+        line = course.command_line(command, ["/某处/作业"], [], "python")
+        assert line == ["python", "-m", "utils.classroom", command, "/某处/作业"]
+        assert course.parse([command, "作业"])[:2] == (command, ["作业"])
 
 
 def test_changed_requirements_are_installed(project):

@@ -52,8 +52,16 @@ def test_solid_seals_are_exactly_the_ready_ones():
     plt.close("all")
 
 
+def test_progress_is_drawn_beside_the_seal():
+    figure = draw_map(READY, {"00_start": (1, 1), "02_tokenization": (2, 7)})
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts.count("✓") == 1 and texts.count("2/7") == 1
+    assert not any("/" in text.get_text() or "✓" in text.get_text() for text in draw_map(READY).axes[0].texts)
+    plt.close("all")
+
+
 def test_texts_do_not_overlap_and_stay_inside():
-    figure = draw_map(READY)
+    figure = draw_map(READY, {stop.name: (n % 9, 8) for n, stop in enumerate(ROAD)})
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     page = figure.bbox

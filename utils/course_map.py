@@ -1,12 +1,12 @@
 """课程地图：十一本 notebook 的一条路，画成一张图。`python -m utils.course_map` 把它写到 notebooks/figures/。
 
-哪些已经有、哪些还没有，看 notebooks/src 里的文件，不用手改。
+哪些已经有、哪些还没有，看 notebooks/ 里的文件，不用手改；练习做对了几道，看 utils/checks/ledger.py 记的进度。
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,13 +64,14 @@ ROAD = (
 ROWS = (("一", "从汉字到注意力", COLORS[0]), ("二", "搭起模型，开始预训练", COLORS[2]),
         ("三", "让它写，再走远", COLORS[1]))
 PER_ROW = 4
-INK, PAPER, GREY, ROADBED = "#222222", "#FFFDF7", "#8A8A8A", "#E4DFD3"
+INK, PAPER, GREY, ROADBED, DONE = "#222222", "#FFFDF7", "#8A8A8A", "#E4DFD3", "#1A7F37"
 GAP_X, GAP_Y, SIDE = 2.4, 2.4, 0.74                # 站与站的横、纵间距，印章的边长（图上的单位）
 
 
 def existing_notebooks() -> frozenset[str]:
-    """notebooks/src 里已经有源文件的 notebook 的名字。"""
-    return frozenset(stop.name for stop in ROAD if (SOURCES / f"{stop.name}.py").exists())
+    """已经有的 notebook 的名字：notebooks/src 里有源，或 notebooks/ 里有 .ipynb（学生版没有源）。"""
+    return frozenset(stop.name for stop in ROAD
+                     if (SOURCES / f"{stop.name}.py").exists() or (SOURCES.parent / f"{stop.name}.ipynb").exists())
 
 
 def place(index: int) -> tuple[float, float]:
@@ -107,6 +108,14 @@ def _seal(ax: Axes, x: float, y: float, stop: Stop, color: str, ready: bool) -> 
             ha="center", va="top", linespacing=1.25, zorder=5)
 
 
+def _badge(ax: Axes, x: float, y: float, done: int, total: int) -> None:
+    """印章右边：练习做对了几道；全做对了就是一个勾。"""
+    x, y, full = x + SIDE / 2 + 0.06, y + 0.13, done == total
+    ax.add_patch(plt.Circle((x, y), 0.21, facecolor=DONE if full else PAPER, edgecolor=DONE if done else GREY, linewidth=1.6, zorder=6))
+    ax.text(x, y, "✓" if full else f"{done}/{total}", color="white" if full else DONE if done else "#5E5E5E",
+            fontsize=13 if full else 8.5, ha="center", va="center_baseline", zorder=7)
+
+
 def _goal(ax: Axes, x: float, y: float) -> None:
     ax.add_patch(plt.Circle((x, y), 0.52, facecolor=PAPER, edgecolor=COLORS[5], linewidth=2.5, zorder=4))
     ax.text(x, y + 0.035, "你", color=COLORS[1], fontsize=27, ha="center", va="center_baseline", zorder=5)
@@ -115,11 +124,12 @@ def _goal(ax: Axes, x: float, y: float) -> None:
             linespacing=1.25)
 
 
-def draw_map(ready: Collection[str] | None = None) -> Figure:
+def draw_map(ready: Collection[str] | None = None, progress: Mapping[str, tuple[int, int]] | None = None) -> Figure:
     """画课程地图。
 
     参数：
-        ready: 已经有的 notebook 的名字；None 表示看 notebooks/src 里的文件。
+        ready: 已经有的 notebook 的名字；None 表示看 notebooks/ 里的文件。
+        progress: {notebook 的名字：（做对的练习，全部练习）}，画在印章的右边；None 表示不画。见 utils.checks.ledger.course_progress。
     返回：
         matplotlib 图，宽 9 英寸。
     异常：
@@ -141,6 +151,8 @@ def draw_map(ready: Collection[str] | None = None) -> Figure:
                 ha="center", va="bottom")
     for index, stop in enumerate(ROAD):
         _seal(ax, *place(index), stop, ROWS[index // PER_ROW][2], stop.name in ready)
+        if progress and stop.name in progress:
+            _badge(ax, *place(index), *progress[stop.name])
     _goal(ax, *place(len(ROAD)))
     ax.set_title("课程地图：一本 notebook，一个问题", fontsize=16, color=INK, pad=10)
     if len(ready) < len(ROAD):

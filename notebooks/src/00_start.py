@@ -147,11 +147,14 @@ for name, value in minutes.items():
 #
 # 一共十一本，一本回答一个问题。实心的印章现在就能学；虚线的还在写，跳过它们不影响后面：
 # 每一本都能单独打开，前面练出来的模型若不在，就用随课程附带的，并会告诉你用的是哪一个。
+#
+# 印章右边的小圆里，是这一本的练习你做对了几道；全做对了，就变成一个勾。做过一些练习之后，回来再运行这一格看看。
 
 # %%
+from utils.checks.ledger import course_progress
 from utils.course_map import draw_map
 
-figure = draw_map()
+figure = draw_map(progress=course_progress())
 
 # %% [markdown]
 # 路分三段。第一段把汉字变成模型能算的东西，第二段搭起模型、让它从大量文字里自己学，
@@ -335,23 +338,36 @@ show_attention(mlm, tokenizer, TEXT, layer=layer, head=head, token=blank)
 #
 # 每一本的最后都有练习，标着难度（★ 到 ★★★）和大致的分钟数。规矩很简单：
 #
-# - 有的题给一格留了空的代码，把 `None` 换成你的答案再运行；有的题只要想一想、改一改上面的格子。
-# - 参考答案折叠在题目下面，**先做再看**。
+# - 题目下面有一格留了空，把 `...` 换成你的答案，运行它，再运行紧跟着的 `check`。
+# - 不对的话，`check` 会猜你是怎样想的，给出一个最小的反例，问你一个问题；它不会说出答案。
+# - 参考答案折叠在题目下面，**先做再看**。另有几道「想一想」，没有检查，改一改上面的格子就好。
 # - 一道也不做，「运行全部单元格」照样能跑通。
+# - 做过的题记在 `outputs/progress.jsonl`，一行一条，看得懂；它只在你的机器上，删掉就是从头来。
 #
-# 先拿一道热身：「今天是个」这四个汉字，在这门课的模型眼里是几个词元？
+# 先拿一道热身。
 
 # %%
-answer = None          # ← 把 None 换成一个整数
+from utils.checks import nb00 as check
 
-if answer is None:
-    print("这道题还没有做。写上你的答案，再运行这一格。")
-elif answer == len(tokenizer("今天是个", add_special_tokens=False)["input_ids"]):
-    print("对了：在这里，一个汉字就是一个词元。")
-elif answer == len("今天是个".encode()):
-    print("你数的是字节：UTF-8 里一个常用汉字占三个字节。这里的模型也是按字节切的吗？回头看第 3 节。")
-else:
-    print(f"{answer} 不对。回头看第 3 节里「词元」那句话，再数一数。")
+# %% [markdown] tags=["exercise"]
+# **练习 1 · 热身**（★，1 分钟）「今天是个」这四个汉字，在这门课的模型眼里是几个词元？
+
+# %% tags=["stub"]
+my_answer = ...          # ← 把 ... 换成一个整数
+
+# %% tags=["check"]
+check.warm_up(my_answer)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# my_answer = 4
+# ```
+#
+# 在这里，一个汉字就是一个词元。
+#
+# </details>
 
 # %% [markdown]
 # ## 小结

@@ -119,3 +119,29 @@ def _quick(node: ast.stmt) -> bool:
             return False
         return all(isinstance(target, ast.Name) for target in node.targets)
     return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
+
+
+def needed(parts: list[str], code: str) -> list[str]:
+    """definitions 里，运行 code 用得到的那些（连同它们自己要用的），次序不变。读不懂的代码，全部都要。"""
+    try:
+        wanted, kept = _names(code), []
+        for part in reversed(parts):
+            if _names(part, ast.Store) & wanted:
+                kept.append(part)
+                wanted |= _names(part)
+    except (SyntaxError, ValueError, RecursionError):
+        return parts
+    return kept[::-1]
+
+
+def _names(code: str, context: type = ast.expr_context) -> set[str]:
+    """代码里出现的名字；context 为 ast.Store 时只要它定义的。"""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, context):
+            found.add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(a.asname or a.name).split(".")[0] for a in node.names}
+    return found

@@ -6,9 +6,6 @@ import importlib
 import linecache
 from typing import Any
 
-from nbformat import NotebookNode
-
-from utils.checks.cells import definitions
 from utils.checks.exercise import Exercise, trace
 from utils.checks.verdict import WRONG, Verdict
 
@@ -30,15 +27,16 @@ def execute(code: str, names: dict[str, Any], title: str) -> None:
     exec(compile(code, filename, "exec"), names)          # noqa: S102 运行学习者的代码正是目的
 
 
-def namespace(cells: list[NotebookNode], module) -> dict[str, Any]:
-    """答案要用的名字：各格里的 import、定义、常数；有一条不能运行就跳过它。check 总是 module。"""
-    names: dict[str, Any] = {"__name__": "__main__"}
-    for number, part in enumerate(definitions(cells)):
+def namespace(parts: list[str], module, names: dict[str, Any] | None = None) -> dict[str, Any]:
+    """答案要用的名字：在 names（None 表示空的）里依次运行 cells.definitions 给的各段；有一段不能运行就跳过它。check 总是 module。"""
+    names = {"__name__": "__main__"} if names is None else names
+    for number, part in enumerate(parts):
         try:
             execute(part, names, f"定义 {number}")
         except Exception:                                 # noqa: BLE001 用到了没有运行的格子里的名字，或学生写错的草稿
             continue
-    return names | {"check": module}
+    names["check"] = module
+    return names
 
 
 def run_answer(code: str, check: str, names: dict[str, Any], key: str) -> Verdict:

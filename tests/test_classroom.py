@@ -1,0 +1,227 @@
+"""给老师用的两个命令：发布的学生版里没有答案；批改时，崩溃、死循环、刷屏、改检查的作业都只算它自己的。"""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from utils.checks.cells import find_exercises, read_cells
+from utils.checks.verdict import OPEN, PASS, WRONG
+from utils.classroom.grading import Course, Limits, Row, grade_folder, isolation
+from utils.classroom.release import FOLDED, release
+from utils.classroom.submissions import find_files
+from utils.classroom.table import to_csv, to_html
+from utils.environment import ROOT
+from utils.notebook_checks import source_files
+
+BOOK = "05_objectives"
+COURSE = Course.read()
+ITEMS = {item.name: item for item in COURSE.items[BOOK]}
+GOOD = {name: item.answer for name, item in ITEMS.items()}
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("发布") / "out"
+    release(folder, whole=False)
+    return folder
+
+
+# ---------------------------------------------------------------- 发布
+
+
+def test_release_has_no_answers_and_keeps_everything_else(released):
+    for source in source_files(ROOT / "notebooks"):
+        text = (released / "student" / "notebooks" / f"{source.stem}.ipynb").read_text(encoding="utf-8")
+        assert "<summary>参考答案" not in text
+        nb, cells = nbformat.reads(text, 4), read_cells(source)
+        items = find_exercises(cells)
+        for item in items:
+            first = item.answer.strip().splitlines()[-1].strip()
+            assert len(first) < 12 or first not in text, f"{source.stem} 的「{item.title}」漏出了答案：{first}"
+        kept = [FOLDED.sub("\n\n", c.source).strip("\n") if c.cell_type == "markdown" else c.source
+                for c in cells if "answer" not in c.metadata.get("tags", [])]
+        assert [c.source for c in nb.cells] == kept
+        marked = {c.metadata.nbgrader.grade_id: c.metadata.nbgrader for c in nb.cells if "nbgrader" in c.metadata}
+        assert len(marked) == 2 * len(items) and all(m.schema_version == 3 for m in marked.values())
+        assert sum(m.get("points", 0) for m in marked.values()) == sum(item.stars for item in items)
+
+
+def test_teachers_version_holds_the_answers_between_marks(released):
+    text = (released / "nbgrader" / "source" / BOOK / f"{BOOK}.ipynb").read_text(encoding="utf-8")
+    nb = nbformat.reads(text, 4)
+    stubs = {c.metadata.nbgrader.grade_id: c.source for c in nb.cells if c.metadata.get("nbgrader", {}).get("solution")}
+    for name in ITEMS:
+        source = stubs[f"05-{name}"]
+        assert source.count("### BEGIN SOLUTION") == source.count("### END SOLUTION") == 1
+        names: dict = {}
+        exec(source, {"torch": None}, names)
+        assert names, name
+    assert "参考答案" not in text
+    compile((released / "nbgrader" / "nbgrader_config.py").read_text(encoding="utf-8"), "config", "exec")
+
+
+def test_release_refuses_a_folder_with_things_in_it(tmp_path):
+    (tmp_path / "x").write_text("重要")
+    with pytest.raises(ValueError, match="不是空文件夹"):
+        release(tmp_path)
+    assert (tmp_path / "x").read_text() == "重要"
+
+
+# ---------------------------------------------------------------- 批改
+
+
+def hand_in(released, folder, student: str, answers: dict[str, str], edit=None) -> None:
+    """一个学生交作业：把答案填进学生版里。"""
+    nb = nbformat.read(released / "student" / "notebooks" / f"{BOOK}.ipynb", 4)
+    for cell in nb.cells:
+        name = cell.metadata.get("nbgrader", {}).get("grade_id", "").removeprefix("05-")
+        if name in answers:
+            cell.source = answers[name]
+    if edit:
+        edit(nb)
+    (folder / student).mkdir(parents=True, exist_ok=True)
+    nbformat.write(nb, folder / student / f"{BOOK}.ipynb")
+
+
+def function(body: str, name: str = "mlm_loss") -> dict[str, str]:
+    """只交一道题（别的题是对的两道），函数体是 body。"""
+    return {name: f"import os, time, sys\ndef {name}(logits, labels):\n" + "\n".join("    " + x for x in body.splitlines()),
+            "half_words": GOOD["half_words"], "leak": GOOD["leak"]}
+
+
+RIGHT = "at = labels != -100\nreturn -logits[at].log_softmax(-1).gather(-1, labels[at][:, None]).mean()"
+PATCH = ("import utils.checks.exercise as e\nfrom utils.checks.verdict import Verdict\n"
+         "e.Function._conclude = lambda self, trials: Verdict(self.key, '通过')\nreturn logits.sum()")
+BAD = {
+    "崩溃": ("os._exit(7)", "结束"),
+    "段错误": ("import ctypes\nctypes.string_at(0)", "结束"),
+    "睡着": ("time.sleep(10 ** 6)", "超时"),
+    "死循环": ("while True:\n    pass", "超时"),
+    "刷屏": ("for _ in range(1000):\n    print('x' * 10 ** 6)\n    sys.stderr.write('y' * 10 ** 5)\nreturn logits.sum()", "其他"),
+    "吃内存": ("return [bytearray(10 ** 8) for _ in range(10 ** 6)]", "异常 超时 内存"),
+    "改检查": (PATCH, "改动检查"),
+    "写大文件": ("with open('x', 'wb') as f:\n    f.write(bytes(200_000_000))\n" + RIGHT, "异常"),
+    "没有错": (RIGHT, ""),
+}
+
+
+@pytest.fixture(scope="module")
+def graded(released, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("作业")
+    hand_in(released, folder, "全对", GOOD)
+    hand_in(released, folder, "没做", {})
+    for student, (body, _) in BAD.items():
+        hand_in(released, folder, student, function(body))
+
+    def forge(nb):
+        for cell in nb.cells:
+            if cell.source.startswith("check."):
+                cell.source = "print('通过')"
+
+    hand_in(released, folder, "改了检查格", function("return logits.sum() * 0"), forge)
+
+    def helper(nb):
+        nb.cells.insert(3, nbformat.v4.new_code_cell(
+            "def my_helper(x):\n    return torch.nn.functional.cross_entropy(*x)\n\nclass Bomb:\n    1 / 0"))
+
+    hand_in(released, folder, "用了自己的函数", function("return my_helper((logits.flatten(0, 1), labels.flatten()))"), helper)
+    online = ("import socket\ntry:\n    socket.create_connection(('127.0.0.1', PORT), timeout=3)\n"
+              "except OSError:\n" + "\n".join("    " + x for x in RIGHT.splitlines()) + "\nreturn logits.sum()")
+    server = __import__("socket").create_server(("127.0.0.1", 0))
+    hand_in(released, folder, "上网", function(online.replace("PORT", str(server.getsockname()[1]))))
+    (folder / "坏文件").mkdir()
+    (folder / "坏文件" / f"{BOOK}.ipynb").write_text("{不是 JSON")
+    (folder / "深坑").mkdir()
+    (folder / "深坑" / f"{BOOK}.ipynb").write_text("[" * 200_000)
+    (folder / "无名").mkdir()
+    (folder / "无名" / "作业.ipynb").write_text(json.dumps({"cells": [], "metadata": {}}))
+    said = []
+    rows, broken = grade_folder(folder, Limits(seconds=10.0, memory_mb=1500), COURSE, said.append)
+    server.close()
+    assert len(said) == len(BAD) + 5
+    return {(r.student, r.name): r for r in rows}, broken
+
+
+def test_right_answers_get_full_marks_and_stubs_are_open(graded):
+    rows, _ = graded
+    assert [rows["全对", name].status for name in ITEMS] == [PASS] * len(ITEMS), [str(rows["全对", n]) for n in ITEMS]
+    assert [rows["没做", name].status for name in ITEMS] == [OPEN] * len(ITEMS)
+
+
+@pytest.mark.parametrize("student", BAD)
+def test_a_bad_submission_costs_only_itself(graded, student):
+    rows, _ = graded
+    kind = BAD[student][1]
+    mine = rows[student, "mlm_loss"]
+    assert mine.status == (WRONG if kind else PASS) and (not kind or mine.kind in kind.split()), mine
+    assert rows[student, "half_words"].status == rows[student, "leak"].status == PASS      # 它自己的别的题照样有分
+    assert rows[student, "padded_clm_loss"].status == OPEN
+
+
+def test_forged_check_cells_and_network_do_not_help(graded):
+    rows, _ = graded
+    assert rows["改了检查格", "mlm_loss"].status == WRONG
+    assert rows["上网", "mlm_loss"].status == PASS, "批改时竟然连得上网"
+    assert rows["用了自己的函数", "mlm_loss"].status == PASS
+
+
+def test_unreadable_files_are_listed(graded):
+    _, broken = graded
+    problems = {student: problem for student, _, problem in broken}
+    assert "不是完好的 notebook" in problems["坏文件"] and "不是完好的 notebook" in problems["深坑"]
+    assert "认不出" in problems["无名"] and len(problems) == 3
+
+
+def test_socket_guard_refuses_where_there_is_no_unshare():
+    code = ("import sys, socket; sys.path.insert(0, sys.argv[1]); from utils.classroom.sandbox import guard_sockets; guard_sockets()\n"
+            "for f in (lambda: socket.create_connection(('127.0.0.1', 9)), lambda: socket.getaddrinfo('a.example', 1),\n"
+            "          lambda: socket.socket().connect(('127.0.0.1', 9))):\n"
+            "    try:\n        f()\n    except OSError as e:\n        assert '没有网络' in str(e)\n"
+            "    else:\n        raise SystemExit('连上了')")
+    assert subprocess.run([sys.executable, "-c", code, str(ROOT)]).returncode == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="unshare 只在 Linux 上有")
+def test_isolation_prefix_really_cuts_the_network():
+    if not isolation():
+        pytest.skip("这台机器上 unshare 不可用")
+    listing = subprocess.run([*isolation(), "cat", "/proc/net/dev"], capture_output=True, text=True).stdout
+    assert [x.split(":")[0].strip() for x in listing.splitlines()[2:]] == ["lo"]
+
+
+# ---------------------------------------------------------------- 找文件与表
+
+
+def test_students_are_named_by_folder_or_file(tmp_path):
+    for name in ("张三/05_objectives.ipynb", "李四/deep/06_mlm_pretraining.ipynb", "05_objectives_王五.ipynb", ".x/a.ipynb"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    assert sorted(student for student, _ in find_files(tmp_path, [BOOK])) == ["张三", "李四", "王五"]
+
+
+EVIL = Row("=HYPERLINK(1)<script>", BOOK, 1, "mlm_loss", "<b>标题", 2, WRONG, "<i>错", "@提示", (("<u>", "<script>x</script>"),))
+
+
+def test_tables_are_safe_and_complete():
+    rows = [EVIL, Row("乙", BOOK, 1, "mlm_loss", "<b>标题", 2, PASS), Row("丙", BOOK, 1, "mlm_loss", "<b>标题", 2, WRONG, "<i>错", "x")]
+    table = list(csv.reader(io.StringIO(to_csv(rows, [("丁", "a.ipynb", "坏了")]).decode("utf-8-sig"))))
+    assert table[1][0].startswith("'=") and table[1][9] == "'@提示" and [r[6] for r in table[1:4]] == ["0", "2", "0"]
+    assert table[4][0] == "丁" and "坏了" in table[4]
+    page = to_html(rows, [("丁", "a.ipynb", "<坏了>")])
+    assert "<script>" not in page and "<b>标题" not in page and "<i>错" not in page and "<坏了>" not in page
+    assert "2 人" in page and "2/2" in page and "http" not in page
+
+
+def test_command_line(tmp_path):
+    environment = dict(os.environ, PYTHONUTF8="1")
+    call = [sys.executable, "-m", "utils.classroom"]
+    missing = subprocess.run([*call, "grade", str(tmp_path / "没有")], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert missing.returncode == 2 and "没有" in missing.stderr and "Traceback" not in missing.stderr
+    empty = subprocess.run([*call, "grade", str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert empty.returncode == 2 and "没有 .ipynb" in empty.stderr
