@@ -35,6 +35,7 @@ COMMANDS = ("lab", "run", "build", "test", "setup", "pack", "release", "grade")
 WHEELS = os.path.join(ROOT, "wheels")          # 离线包里的软件包，由 pack 备好
 NEED_GB = 3.0          # .venv 约 2 GB，再加下载时的临时文件
 LOW_GB = 0.1           # 安装途中剩余空间低于它，就当作磁盘已满
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 
 HELP = """\
 《从零开始大模型开发与微调：汉字的文本处理》
@@ -618,12 +619,43 @@ def register_kernel(python):
         raise Stop("登记 Jupyter 内核失败：\n%s\n请删掉 .venv 文件夹，再运行一次。" % output.strip()[-800:])
 
 
+# ---------------------------------------------------------------- 浏览器测试
+
+
+def find_chromium():
+    """Chromium 可执行文件的路径；没有就返回 None。tests/browser/lab.py 里是同样的找法。"""
+    named = os.environ.get("CHROMIUM")
+    if named and os.path.exists(named):
+        return named
+    return next((path for path in map(shutil.which, CHROMIUM_NAMES) if path), None)
+
+
+def set_up_browser(python):
+    """机器上有 Chromium，就把浏览器测试要的包也装进 .venv。装不上只说原因：那些测试会跳过。"""
+    path = os.path.join(ROOT, "tests", "browser", "requirements.txt")
+    if not os.path.exists(path) or not find_chromium():
+        return
+    site = site_packages()
+    have = dict(n[:-len(".dist-info")].split("-", 1) for n in os.listdir(site) if re.match(r"[^-]+-.*\.dist-info$", n))
+    have = dict((canonical(name), version) for name, version in have.items())
+    if not missing_here(have, bounds(path)):
+        return
+    say("有 Chromium：安装浏览器测试要的包……")
+    try:
+        with Lock() as lock:
+            pip_install(python, ["-r", path, "-c", os.path.join(ROOT, "constraints.txt"), "--quiet"], clean_environ(),
+                        keep=[lock.file.fileno()])
+    except Stop as stop:
+        say(stop.text.strip() + "\n浏览器测试要的包没有装上，那些测试这次会跳过；其余的照常进行。")
+
+
 # ---------------------------------------------------------------- --here
 
 
-def bounds():
-    """requirements.txt 里的 {包名：下限}。"""
-    pairs = re.findall(r"^([A-Za-z0-9_.-]+)>=([0-9.]+)", read(os.path.join(ROOT, "requirements.txt")), re.M)
+def bounds(path=None):
+    """requirements.txt（或 path）里的 {包名：下限}。"""
+    text = read(path or os.path.join(ROOT, "requirements.txt"))
+    pairs = re.findall(r"^([A-Za-z0-9_.-]+)>=([0-9.]+)", text, re.M)
     return dict((canonical(name), bound) for name, bound in pairs)
 
 
@@ -646,9 +678,9 @@ def installed():
     return have
 
 
-def missing_here(have):
-    """缺少或太旧的软件包的名字。"""
-    return [n for n, bound in bounds().items() if n not in have or numbers(have[n]) < numbers(bound)]
+def missing_here(have, wanted=None):
+    """缺少或太旧的软件包的名字；wanted 是 {包名：下限}，省略时取 requirements.txt 里的。"""
+    return [n for n, bound in (wanted or bounds()).items() if n not in have or numbers(have[n]) < numbers(bound)]
 
 
 def on_colab():
@@ -843,6 +875,8 @@ def main(argv=None):
         if command == "setup":
             say("环境已备好。")
             return 0
+        if command == "test" and not options["here"]:
+            set_up_browser(python)
         return run_child(command_line(command, names, extra, python), environment(command, options))
     except Stop as stop:
         say(stop.text, sys.stderr)

@@ -252,6 +252,59 @@ def test_colab_keeps_torch_numpy_and_all_that_is_there(course, monkeypatch):
     assert "pandas" not in pins and any(line.startswith("transformers==5") for line in seen["c"])
 
 
+# ---------------------------------------------------------------- 浏览器测试
+
+
+@pytest.fixture
+def browser_lab(monkeypatch):
+    """tests/browser/lab.py 这个模块。"""
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "browser"))
+    return importlib.import_module("lab")
+
+
+@pytest.mark.skipif(not POSIX, reason="假的 Chromium 是一个 shell 脚本")
+def test_course_and_browser_tests_find_the_same_chromium(course, browser_lab, tmp_path, monkeypatch):
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    assert course.CHROMIUM_NAMES == browser_lab.NAMES
+    assert all(name in (ROOT / ".ci" / "run").read_text(encoding="utf-8").split("for name in")[1].split("; do")[0].split()
+               for name in browser_lab.NAMES)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert course.find_chromium() is browser_lab.find_chromium() is None
+    fake = tmp_path / "google-chrome"
+    fake.write_text("#!/bin/sh\n")
+    fake.chmod(0o755)
+    assert course.find_chromium() == browser_lab.find_chromium() == str(fake)
+    named = tmp_path / "我的 chromium"
+    named.write_text("")
+    monkeypatch.setenv("CHROMIUM", str(named))
+    assert course.find_chromium() == browser_lab.find_chromium() == str(named)
+    monkeypatch.setenv("CHROMIUM", "/没有/这个")
+    assert course.find_chromium() == browser_lab.find_chromium() == str(fake)
+
+
+def test_a_missing_browser_skips_with_the_reason_or_fails_when_required(browser_lab, monkeypatch):
+    monkeypatch.delenv("COURSE_BROWSER", raising=False)
+    monkeypatch.setattr(browser_lab, "find_chromium", lambda: None)
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", SimpleNamespace())
+    assert "找不到 Chromium" in browser_lab.why_not()
+    monkeypatch.setenv("COURSE_BROWSER", "required")
+    with pytest.raises(RuntimeError, match="COURSE_BROWSER=required.*找不到 Chromium"):
+        browser_lab.why_not()
+    monkeypatch.setattr(browser_lab, "find_chromium", lambda: "/usr/bin/chromium")
+    assert browser_lab.why_not() is None
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", None)            # 没有安装
+    with pytest.raises(RuntimeError, match="没有安装 playwright"):
+        browser_lab.why_not()
+    monkeypatch.delenv("COURSE_BROWSER")
+    assert "没有安装 playwright" in browser_lab.why_not()
+
+
+def test_continuous_integration_requires_the_browser():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    before = script[:script.index("python3 course.py test")]
+    assert "export COURSE_BROWSER=required" in before and "apt-get install" in before and "sudo" in before
+
+
 # ---------------------------------------------------------------- 真的安装
 
 
@@ -391,6 +444,25 @@ def test_missing_pip_is_repaired(project):
     shutil.rmtree(project.site / "pip")
     project.call("run")
     assert (project.site / "pip" / "__main__.py").exists()
+
+
+def test_browser_packages_are_installed_once_when_there_is_a_chromium(project):
+    """有 Chromium 才装；装不上也不耽误别的测试，装好之后不再装。"""
+    wanted = project.root / "tests" / "browser" / "requirements.txt"
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    wanted.write_text("gamma>=1.0   # 还没有这个包\n", encoding="utf-8")
+    nowhere = {"PATH": os.path.dirname(sys.executable)} if not shutil.which("chromium", path=os.path.dirname(sys.executable)) else {}
+    chromium = {"CHROMIUM": sys.executable}                                  # 有这个文件就算
+    assert "浏览器" not in project.call("run", **chromium)                    # 只有 test 才装
+    assert "浏览器" not in project.call("test", CHROMIUM="", **nowhere)
+    text = project.call("test", **chromium)
+    assert "那些测试这次会跳过" in text and told(text)["argv"] == []
+    wheel(project.wheels, "gamma", {"gamma/__init__.py": ""})
+    text = project.call("test", **chromium)
+    assert "安装浏览器测试要的包" in text and "跳过" not in text and (project.site / "gamma").exists()
+    assert project.call("test", **chromium).startswith("TELL")
+    wanted.write_text("gamma>=2.0\n", encoding="utf-8")                     # 版本不够，也要装
+    assert "那些测试这次会跳过" in project.call("test", **chromium)
 
 
 @pytest.mark.skipif(not POSIX, reason="Windows 上的解释器不是符号链接")

@@ -15,6 +15,7 @@ from lowest import requirements  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 BOUNDS = requirements((ROOT / "requirements.txt").read_text(encoding="utf-8"))
+BROWSER = requirements((ROOT / "tests" / "browser" / "requirements.txt").read_text(encoding="utf-8"))
 PYTHONS = ("3.10.0", "3.11.7", "3.12.1", "3.13.0")
 PLATFORMS = (
     {"sys_platform": "linux", "os_name": "posix", "platform_machine": "x86_64", "platform_system": "Linux"},
@@ -47,7 +48,7 @@ def pinned(python: str, platform: dict) -> dict[str, Version]:
 @pytest.mark.parametrize("platform", PLATFORMS, ids=lambda p: p["sys_platform"])
 def test_constraints_cover_every_requirement(python, platform):
     found = pinned(python, platform)
-    for name, bound in BOUNDS.items():
+    for name, bound in {**BOUNDS, **BROWSER}.items():
         assert name in found, f"constraints.txt 里没有 {name}"
         assert found[name] >= Version(bound), f"{name} {found[name]} 低于下限 {bound}"
 
@@ -86,9 +87,9 @@ def test_every_third_party_import_is_required():
     alias = {"pil": "pillow"}
     indirect = {"packaging", "jupyter-client", "jupyter-core"}     # pytest、nbclient 一定带来的
     known = set(BOUNDS) | indirect | {"utils", "course", "benchmarks"}
-    files = [p for folder in ("utils", "notebooks/src", "tests") for p in (ROOT / folder).glob("*.py")]
-    local = {p.stem for p in (ROOT / "tests").glob("*.py")}
-    assert files
+    files = [p for folder in ("utils", "notebooks/src", "tests", "tests/browser") for p in (ROOT / folder).glob("*.py")]
+    local = {p.stem for p in (ROOT / "tests").rglob("*.py")}
+    assert files and not set(BOUNDS) & set(BROWSER)
     missing = set()
     for path in files:
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -98,7 +99,7 @@ def test_every_third_party_import_is_required():
                     r"\s*(from [\w.]+ import |import [\w., ]+)", line):
                 continue
             package = canonicalize_name(alias.get(name.lower(), name))
-            if package not in known:
+            if package not in known and not (path.parent.name == "browser" and package in BROWSER):
                 missing.add(f"{path.name}: {name}")
     assert not missing, sorted(missing)
 

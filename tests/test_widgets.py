@@ -12,9 +12,11 @@ import pytest
 import torch
 from test_attention import SENTENCE, char_tokenizer, tiny_bert
 
+from utils import stepper as S
+from utils import widget_parts as P
 from utils import widgets as W
-from utils.attention import Attentions, get_attentions, get_head_vectors
-from utils.attention_figures import printable, visible
+from utils.attention import Attentions, HeadVectors, get_attentions, get_head_vectors
+from utils.attention_figures import attention_figure, printable, stepper_figure, visible
 from utils.plotting import use_chinese_font
 from utils.tokenization import build_tokenizer
 
@@ -22,6 +24,15 @@ from utils.tokenization import build_tokenizer
 @pytest.fixture(scope="module", autouse=True)
 def chinese_font():
     use_chinese_font()
+
+
+@pytest.fixture()
+def shown(monkeypatch):
+    """显示出来的东西，依次排着。"""
+    things = []
+    for module in (W, S, P):
+        monkeypatch.setattr(module, "display", lambda thing, **about: things.append(thing))
+    return things
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +89,7 @@ def test_wrong_arguments_are_refused(tokenizer):
         W.AttentionWidget(text=SENTENCE)
     vectors = get_head_vectors(tiny_bert(), tokenizer, SENTENCE)
     with pytest.raises(ValueError, match="token"):
-        W.AttentionStepper(vectors, token=9)
+        S.AttentionStepper(vectors, token=9)
 
 
 def test_a_picture_of_given_weights_cannot_be_edited():
@@ -89,18 +100,53 @@ def test_a_picture_of_given_weights_cannot_be_edited():
     assert widget.tokens == ["a", "b"] and widget.version == 0
 
 
+COMMON = "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得经济"
+assert len(COMMON) == 64
+
+
+def uniform(tokens: int, layers: int = 12, heads: int = 12) -> Attentions:
+    """每个词元都是不同的常用字，看谁都一样多。"""
+    return Attentions(list(COMMON[:tokens]), torch.full((layers, heads, tokens, tokens), 1 / tokens))
+
+
+def sent_bytes(widget) -> int:
+    """一个小部件送给网页的字节数：权重、字体、脚本、样式和其余属性。"""
+    parts = [value if isinstance(value, bytes) else str(value).encode() for value in widget.get_state().values()]
+    return sum(map(len, parts))
+
+
 def test_twelve_layers_of_twelve_heads_on_64_tokens_stay_under_a_megabyte():
-    found = Attentions(["字"] * 64, torch.softmax(torch.randn(12, 12, 64, 64), -1))
-    widget = W.AttentionWidget(attentions=found)
-    state = widget.get_state()
-    size = sum(len(value) if isinstance(value, (bytes, str)) else len(str(value)) for value in state.values())
-    assert len(widget.weights) == 12 * 12 * 64 * 64 and size < 1_000_000
+    widget = W.AttentionWidget(attentions=uniform(64))
+    assert len(widget.weights) == 12 * 12 * 64 * 64 and "_esm" in widget.get_state()
+    assert 680_000 < sent_bytes(widget) < P.MAX_SENT                        # 也确实算上了脚本和字体
+
+
+def test_comparing_two_large_models_stays_under_a_megabyte_or_says_how_short():
+    with pytest.raises(ValueError, match="两栏共 288 个头，最多画 54 个词元，这里有 64 个：请写短一些"):
+        W.AttentionWidget(attentions=uniform(64), compare=uniform(64))
+    widget = W.AttentionWidget(attentions=uniform(54), compare=uniform(54), names=("随机的模型", "练过的模型"))
+    assert 950_000 < sent_bytes(widget) < P.MAX_SENT
+    with pytest.raises(ValueError, match="要画 1000 个头，最多画 29 个词元，这里有 30 个"):
+        W.AttentionWidget(attentions=uniform(30, 1, 1000))
+
+
+def test_a_longer_live_sentence_that_would_not_fit_is_refused_in_the_picture(tokenizer, monkeypatch):
+    monkeypatch.setattr(W, "MAX_WEIGHTS", 2 * 4 * 10 ** 2)
+    widget = W.AttentionWidget(tiny_bert(), tokenizer, SENTENCE)
+    before = widget.weights
+    widget.text = SENTENCE * 2
+    assert "最多画 10 个词元" in widget.error and widget.weights == before and widget.attentions.tokens == widget.tokens
+
+
+def test_the_stepper_stays_under_a_megabyte():
+    vectors = HeadVectors(list(COMMON), *torch.randn(3, 64, 64), torch.ones(64, 64, dtype=torch.bool))
+    assert 150_000 < sent_bytes(S.AttentionStepper(vectors)) < P.MAX_SENT
 
 
 @pytest.mark.parametrize("decoder", [False, True])
 def test_the_stepper_sends_every_step_exactly(tokenizer, decoder):
     model = tiny_bert(is_decoder=decoder)
-    stepper = W.AttentionStepper(get_head_vectors(model, tokenizer, SENTENCE, 1, 2), token=4, step=1)
+    stepper = S.AttentionStepper(get_head_vectors(model, tokenizer, SENTENCE, 1, 2), token=4, step=1)
     T, D = len(stepper.tokens), stepper.dim
     numbers = {name: np.frombuffer(getattr(stepper, name), np.float32)
                for name in ("q", "k", "v", "scores", "scaled", "masked", "weights", "output")}
@@ -126,7 +172,7 @@ HOSTILE = ["<script>", "</script>", "$x$", "$", "{}", "\\frac", "\u202e", "\0", 
 def test_figures_draw_hostile_text_as_text():
     T = len(HOSTILE)
     found = Attentions(HOSTILE, torch.softmax(torch.randn(1, 1, T, T), -1))
-    figure = W.attention_figure(found, token=2)
+    figure = attention_figure(found, token=2)
     figure.canvas.draw()  # 少一个字形就会报错
     drawn = {text.get_text() for ax in figure.axes for text in ax.texts}
     labels = [text for ax in figure.axes[:2] for text in (*ax.texts, *ax.get_xticklabels(), ax.title)]
@@ -139,30 +185,28 @@ def test_figures_draw_hostile_text_as_text():
 def test_figures_show_the_numbers_and_refuse_what_is_not_there(tokenizer):
     model = tiny_bert()
     found = get_attentions(model, tokenizer, SENTENCE)
-    figure = W.attention_figure(found, 1, 2)
+    figure = attention_figure(found, 1, 2)
     np.testing.assert_allclose(np.asarray(figure.axes[1].images[0].get_array()), found.weights[1, 2].numpy())
     for wrong in ((2, 0, None), (0, 4, None), (0, 0, 9)):
         with pytest.raises(IndexError):
-            W.attention_figure(found, *wrong)
+            attention_figure(found, *wrong)
     vectors = get_head_vectors(model, tokenizer, SENTENCE, 1, 2)
-    steps = W.stepper_figure(vectors, 3)
+    steps = stepper_figure(vectors, 3)
     widths = [bar.get_width() for bar in steps.axes[3].patches]
     np.testing.assert_allclose(widths, found.weights[1, 2, 3].numpy(), atol=1e-5)
     plt.close("all")
 
 
 @pytest.mark.parametrize("show", [W.show_attention, W.show_stepper])
-def test_a_static_picture_stands_before_the_interactive_one(tokenizer, monkeypatch, show):
-    shown = []
-    monkeypatch.setattr(W, "display", lambda thing, **about: shown.append(thing))
+def test_a_static_picture_stands_before_the_interactive_one(tokenizer, shown, show):
     assert show(tiny_bert(), tokenizer, SENTENCE, layer=1, head=1, token=3) is None
     assert [type(thing).__name__ for thing in shown][0] == "Figure" and len(shown) == 2
-    assert isinstance(shown[1], (W.AttentionWidget, W.AttentionStepper)) and shown[1].token == 3
+    assert isinstance(shown[1], (W.AttentionWidget, S.AttentionStepper)) and shown[1].token == 3
     assert not plt.get_fignums()  # 关掉了，notebook 不会再画一遍
 
 
 def test_scripts_write_text_only_and_fetch_nothing():
-    for kind in (W.AttentionWidget, W.AttentionStepper):
+    for kind in (W.AttentionWidget, S.AttentionStepper):
         script = str(kind._esm)
         assert "export default" in script
         banned = ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "fetch(", "import(")
@@ -226,9 +270,8 @@ def test_given_weights_compare_and_merge(tokenizer):
 @pytest.mark.parametrize("view, kinds", [
     ("lines", ["Figure", "AttentionWidget"]), ("matrix", ["Figure", "AttentionWidget"]), ("grid", ["Figure"]),
     ("head", ["Figure", "HTML"]), ("model", ["Figure", "HTML"]), ("neuron", ["Figure", "HTML"])])
-def test_every_view_leaves_a_static_picture(monkeypatch, view, kinds):
-    shown, tokenizer = [], build_tokenizer("char", [SENTENCE])
-    monkeypatch.setattr(W, "display", lambda thing, **about: shown.append(thing))
+def test_every_view_leaves_a_static_picture(shown, view, kinds):
+    tokenizer = build_tokenizer("char", [SENTENCE])
     W.show_attention(tiny_bert(), tokenizer, SENTENCE, view=view)
     assert [type(thing).__name__ for thing in shown] == kinds and not plt.get_fignums()
 
@@ -241,9 +284,7 @@ def test_the_entry_refuses_what_a_view_cannot_do(tokenizer):
             W.show_attention(tiny_bert(), tokenizer, SENTENCE, view="head", **wrong)
 
 
-def test_the_comparison_figure_shares_its_scale_and_names_each(tokenizer, monkeypatch):
-    shown = []
-    monkeypatch.setattr(W, "display", lambda thing, **about: shown.append(thing))
+def test_the_comparison_figure_shares_its_scale_and_names_each(tokenizer, shown):
     model, other = tiny_bert(), tiny_bert(layers=1)
     W.show_attention(model, tokenizer, SENTENCE, layer=1, head=2, token=1, compare=other, names=("随机", "$练过$"))
     left, right = shown[0].axes[:2]

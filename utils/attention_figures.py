@@ -95,6 +95,34 @@ def attention_figure(attentions: Attentions, layer: int = 0, head: int = 0,
     return figure
 
 
+def comparison_figure(first: Attentions, second: Attentions, names: Sequence[str], layer: int = 0, head: int = 0,
+                      token: int | None = None) -> Figure:
+    """两张注意力矩阵并排，同一层、同一个头、同一把颜色标尺。首次使用：07_attention_visualization。
+
+    参数：first, second：两个 Attentions；names：两个名字；layer, head：从 0 数起，超出时停在最后一个；
+        token：框出这个词元的一行，None 不框。
+    返回：matplotlib 图。
+    """
+    sides = [(side, min(layer, side.layers - 1), min(head, side.heads - 1)) for side in (first, second)]
+    matrices = [side.weights[at, h].numpy() for side, at, h in sides]
+    top = max(float(matrix.max()) for matrix in matrices)
+    longest = max(len(matrix) for matrix in matrices)
+    size = 11 if longest <= 18 else 9 if longest <= 30 else 6
+    figure, axes = plt.subplots(1, 2, figsize=(10, min(8.0, 2.2 + 0.17 * max(longest, 10))))
+    for ax, (side, at, h), matrix, name in zip(axes, sides, matrices, names, strict=True):
+        labels = [printable(label) for label in side.tokens]
+        heatmap(matrix, labels, labels, f"{printable(name)}：层 {at} · 头 {h}", ax=ax, xlabel="看向谁（键）",
+                ylabel="谁在看（查询）", vmin=0, vmax=top)
+        ax.tick_params(labelsize=size)
+        ax.tick_params(axis="x", rotation=0 if len(labels) <= 12 else 90)
+        if token is not None and token < len(labels):
+            ax.add_patch(plt.Rectangle((-0.5, token - 0.5), len(labels), 1, fill=False, edgecolor=PICK, linewidth=1.8))
+        for label in (ax.title, *ax.get_xticklabels(), *ax.get_yticklabels()):
+            label.set_parse_math(False)  # 句子里的 $ 是美元，不是公式
+    figure.colorbar(axes[1].images[0], ax=list(axes), label="权重（两张图同一标尺）", fraction=0.03, pad=0.02)
+    return figure
+
+
 def stepper_figure(vectors: HeadVectors, token: int = 0) -> Figure:
     """一个词元的五步：q·k、÷√d、掩码、softmax、按权重加总 v。
 

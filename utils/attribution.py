@@ -13,7 +13,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy import stats
 from torch import nn
 
 from utils.attention import eager_attention
@@ -82,34 +84,21 @@ def occlusion(model: nn.Module, ids: torch.Tensor, position: int, target: int, m
     return scores[0] - scores[1:]
 
 
-def ranks(values: torch.Tensor) -> torch.Tensor:
-    """名次，从 0 起，相等的取平均名次。(N,) -> (N,)，双精度。"""
-    less = (values[:, None] > values[None, :]).sum(1).double()
-    same = (values[:, None] == values[None, :]).sum(1).double()
-    return less + (same - 1) / 2
-
-
 def spearman(a: torch.Tensor, b: torch.Tensor) -> float:
-    """斯皮尔曼等级相关（rank correlation），−1 到 1；有一边全相等时是 NaN。a、b: (N,)。错误：ValueError：长短不一。"""
+    """斯皮尔曼等级相关（rank correlation），−1 到 1；有一边全相等时没有定义，是 NaN。a、b: (N,)。错误：ValueError：长短不一。"""
     if a.shape != b.shape or a.dim() != 1:
         raise ValueError(f"两边要一样长，收到的形状是 {tuple(a.shape)} 和 {tuple(b.shape)}。")
-    x, y = ranks(a), ranks(b)
-    x, y = x - x.mean(), y - y.mean()
-    scale = (x.square().sum() * y.square().sum()).sqrt()
-    return float((x * y).sum() / scale) if scale > 0 else math.nan
-
-
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571)           # t 分布的 97.5% 分位数，自由度 1 到 5
+    if (a == a[0]).all() or (b == b[0]).all():                             # scipy 这时除了给 NaN 还会警告
+        return math.nan
+    return float(stats.spearmanr(a.numpy(), b.numpy()).statistic)
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """（平均，95% 区间的半宽），按 t 分布；NaN 不算，一个数也没有时平均是 NaN，不足两个数时半宽是 NaN。"""
-    x = torch.tensor([v for v in values if not math.isnan(v)], dtype=torch.float64)
-    freedom = len(x) - 1
-    if freedom < 1:
-        return float(x.mean()), math.nan
-    t = STUDENT[freedom - 1] if freedom <= len(STUDENT) else 1.96 + 2.37 / freedom + 2.8 / freedom ** 2    # 近似式，误差不到 0.01
-    return float(x.mean()), t * float(x.std()) / math.sqrt(len(x))
+    x = np.array([v for v in values if not math.isnan(v)], dtype=float)
+    if len(x) < 2:
+        return (float(x[0]) if len(x) else math.nan), math.nan
+    return float(x.mean()), float(stats.t.ppf(0.975, len(x) - 1) * stats.sem(x))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 from utils.plotting import COLORS
+from utils.web_fonts import STACK, font_face
 
 MAX_BYTES = 1_500_000  # 一个视图（连同 iframe 的外壳）最多这么大，再大就拖慢整本 notebook
 HOW = {
@@ -37,10 +38,11 @@ REQUIRE = """window.requirejs = (names, run) => {
   const d3 = Object.assign({}, window.d3, {schemeCategory10: COLORS});
   run(...names.map(name => ({jquery: window.jQuery, d3})[name]));
 };""".replace("COLORS", json.dumps(PALETTE))
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"  # 浏览器替我们守着：什么也不许取
-STYLE = """html{color-scheme:light} body{margin:8px;background:#fff;color:#111;font:14px/1.5 sans-serif}
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; font-src data:"  # 浏览器替我们守着：什么也不许取
+STYLE = """html{color-scheme:light} body{margin:8px;background:#fff;color:#111;font-size:14px;line-height:1.5}
+body,body *{font-family:STACK!important}
 p{margin:0 0 6px} .note{border-left:4px solid #D55E00;padding-left:8px} select{font-size:14px}
-.neuron svg{min-width:1020px}"""
+.neuron svg{min-width:1020px}""".replace("STACK", STACK)
 ADDRESS = re.compile(r"https?://(?!www\.w3\.org/)[^\s\"'<>]*")  # w3.org 的是 SVG 等的名字空间，不会被访问
 REQUIRE_TAG = re.compile(r'<script src="https://[^"]*/require\.min\.js"></script>')
 REQUIRE_CONFIG = re.compile(r"^require\.config\(\{.*?^\}\);$", re.MULTILINE | re.DOTALL)
@@ -67,7 +69,8 @@ def offline_page(page: str, view: str, notes: list[str], change: Callable[[dict]
     before, after = page[:start], page[page.index("\n", end):]  # 同一行的注释里还有一份参数，连注释一起去掉
     for english, chinese in WORDING.items():
         before, after = before.replace(english, chinese), after.replace(english, chinese)
-    page = _document(f"{before}{script_json(params)};{after}", view, notes)
+    written = json.dumps(params, ensure_ascii=False)  # 写进页面的是 \\uXXXX，这里要真的字
+    page = _document(f"{before}{script_json(params)};{after}", view, notes, written)
     if found := ADDRESS.search(page):
         raise RuntimeError(mismatch(f"还留着外部地址 {found[0]}"))
     if (size := len(html.escape(page).encode())) > MAX_BYTES:
@@ -115,8 +118,9 @@ def _script(package: str, path: str, banner: str) -> str:
     return source.replace("// https://", "// ", 1)  # 版权声明里的网址，去掉协议名
 
 
-def _document(body: str, view: str, notes: list[str]) -> str:
+def _document(body: str, view: str, notes: list[str], written: str) -> str:
     reminders = "".join(f'<p class="note">{html.escape(note)}</p>\n' for note in notes)
     return (f'<!DOCTYPE html>\n<html lang="zh-CN">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<title>bertviz 的 {view} 视图</title>\n'
-            f'<style>{STYLE}</style>\n</head>\n<body class="{view}">\n<p>{HOW[view]}</p>\n{reminders}{body}\n</body>\n</html>\n')
+            f'<style>{STYLE}\n{font_face(body + HOW[view] + reminders + written)}</style>\n</head>\n<body class="{view}">\n'
+            f'<p>{HOW[view]}</p>\n{reminders}{body}\n</body>\n</html>\n')

@@ -33,7 +33,8 @@ class Plan:
 
 
 def bertviz_html(model, tokenizer, text: str, pair: str | None = None, view: str = "head",
-                 layers: Sequence[int] | None = None, max_tokens: int | None = None) -> str:
+                 layers: Sequence[int] | None = None, max_tokens: int | None = None,
+                 attentions: Attentions | None = None) -> str:
     """一个 bertviz 视图的完整网页：不含任何外部地址，存成文件也能打开。首次使用：07_attention_visualization。
 
     参数：
@@ -41,6 +42,7 @@ def bertviz_html(model, tokenizer, text: str, pair: str | None = None, view: str
         view："head"（一层里的各个头）、"model"（所有层、所有头）或 "neuron"（q、k 的每一维，只限 BERT 编码器）。
         layers：画哪些层（从 0 数起）；None 表示尽量全画，装不下时均匀地挑几层。
         max_tokens：最多画多少个词元；None 取 TOKEN_CAPS。超出的不画，权重仍按整句计算。
+        attentions：get_attentions 读同一句话的结果，有了就不再读一遍；None 时自己读。
     返回：
         HTML 文档。权重保留四位小数；没有画出的层和词元，在页面开头用中文写明。
     错误：
@@ -48,18 +50,19 @@ def bertviz_html(model, tokenizer, text: str, pair: str | None = None, view: str
         RuntimeError：缺少软件包，或 bertviz 的版本与这里的写法不合。
     来源：Vig 2019, A Multiscale Visualization of Attention in the Transformer Model（bertviz）。
     """
-    return _build(model, tokenizer, text, pair, view, layers, max_tokens)[0]
+    return _build(model, tokenizer, text, pair, view, layers, max_tokens, attentions)[0]
 
 
 def bertviz_frame(model, tokenizer, text: str, pair: str | None = None, view: str = "head",
-                  layers: Sequence[int] | None = None, max_tokens: int | None = None, height: int | None = None) -> HTML:
+                  layers: Sequence[int] | None = None, max_tokens: int | None = None, height: int | None = None,
+                  attentions: Attentions | None = None) -> HTML:
     """同 bertviz_html，装进 iframe，写在单元格最后一行就能看。首次使用：07_attention_visualization。
 
     参数：height：框的高度（像素），None 按内容定，最高 900；其余同 bertviz_html。
     返回：IPython 的 HTML 对象。框里的脚本碰不到 notebook（sandbox）；底色总是白的，深色主题下也看得清。
     错误：同 bertviz_html。
     """
-    page, needed = _build(model, tokenizer, text, pair, view, layers, max_tokens)
+    page, needed = _build(model, tokenizer, text, pair, view, layers, max_tokens, attentions)
     label = html.escape(f"bertviz 的 {view} 视图：「{visible(text[:30])}」的注意力")
     style = f"display:block;width:100%;height:{height or min(needed, 900)}px;border:1px solid #bbb;background:#fff"
     return HTML(f'<div><iframe sandbox="allow-scripts" title="{label}" style="{style}" srcdoc="{html.escape(page)}"></iframe></div>')
@@ -74,7 +77,7 @@ def plan_view(view: str, attentions: Attentions, second: int | None = None, widt
     返回：Plan。错误：ValueError：没有这一层，或者怎样也装不下。
     """
     total, H = len(attentions.tokens), attentions.heads
-    room = MAX_BYTES - len(html.escape(libraries())) - 100_000  # 后一项留给 bertviz 的脚本和外壳
+    room = MAX_BYTES - len(html.escape(libraries())) - 140_000  # 后一项留给 bertviz 的脚本、外壳和字体
 
     def fits(n: int, count: int) -> bool:
         paired = second is not None and second < n  # 有两段时，bertviz 把各部分再存一遍
@@ -98,7 +101,7 @@ def plan_view(view: str, attentions: Attentions, second: int | None = None, widt
     return Plan(n, picked, notes)
 
 
-def _build(model, tokenizer, text, pair, view, layers, max_tokens) -> tuple[str, int]:
+def _build(model, tokenizer, text, pair, view, layers, max_tokens, attentions) -> tuple[str, int]:
     """返回（网页，内容的高度：像素）。"""
     if view not in TOKEN_CAPS:
         raise ValueError(f"没有 {view!r} 这种视图，可以用的有：{'、'.join(TOKEN_CAPS)}。")
@@ -109,7 +112,10 @@ def _build(model, tokenizer, text, pair, view, layers, max_tokens) -> tuple[str,
         raise ValueError(f"max_tokens 至少是 2，收到的是 {cap}。")
     inputs = encode_text(model, tokenizer, text, pair, MAX_READ)
     data = neuron_layers(model, inputs) if view == "neuron" else []
-    attentions = get_attentions(model, tokenizer, text, pair, MAX_READ)
+    attentions = attentions or get_attentions(model, tokenizer, text, pair, MAX_READ)
+    T = inputs["input_ids"].size(1)
+    if len(attentions.tokens) != T:
+        raise ValueError(f"attentions 有 {len(attentions.tokens)} 个词元，这句话却切成 {T} 个：它读的不是这句话。")
     second = _second_start(tokenizer, text, pair, inputs["input_ids"][0].tolist())
     width = data[0]["queries"].size(-1) if data else 0
     plan = plan_view(view, attentions, second, width, layers, cap)

@@ -4,7 +4,9 @@
 
     python tests/browser/lab.py notebooks/03_self_attention.ipynb --shots 截图文件夹 [--preset smoke] [--dark] [--app notebook]
 
-需要 playwright(pip install playwright)和系统里的 Chromium；环境变量 CHROMIUM 可以指定它的路径。
+需要系统里的 Chromium（环境变量 CHROMIUM 可以指定它的路径），和 tests/browser/requirements.txt 里的包：
+有 Chromium 时 course.py test 会装好它们；缺了哪样，浏览器测试就跳过并说明原因。
+设了环境变量 COURSE_BROWSER=required（.ci/run 里就是），缺了就算失败：不会因为跳过而看上去一切都好。
 除了本机回环地址，浏览器访问不了任何地方；想访问而被拦下的都记在 external 里。
 """
 
@@ -47,7 +49,17 @@ APPS = {"lab": ("jupyterlab", "LabApp", "doc/tree"), "notebook": ("notebook", "J
 
 
 def why_not(app: str = "lab") -> str | None:
-    """不能做浏览器测试的原因；能做就是 None。app: "lab" 或 "notebook"（Notebook 7）。"""
+    """不能做浏览器测试的原因；能做就是 None。app: "lab" 或 "notebook"（Notebook 7）。
+
+    错误：RuntimeError：环境变量 COURSE_BROWSER 是 required，却做不了。
+    """
+    reason = _lacking(app)
+    if reason and os.environ.get("COURSE_BROWSER") == "required":
+        raise RuntimeError(f"COURSE_BROWSER=required，却不能做浏览器测试：{reason}")
+    return reason
+
+
+def _lacking(app: str) -> str | None:
     if app == "notebook" and importlib.util.find_spec("notebook") is None:
         return "没有安装 Notebook 7(pip install notebook)"
     try:

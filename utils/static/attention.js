@@ -37,9 +37,10 @@ function keyHints() {
 }
 
 function render({ model, el }) {
-  const root = html("div", { class: "hz hz-attention", role: "group", "aria-label": "注意力图" });
+  const root = html("div", { class: "hz hz-attention", role: "group", lang: "zh-CN", "aria-label": "注意力图" });
   el.append(root);
   ownKeys(root);
+  const font = followFont(root, model);
   const compare = model.get("other_tokens").length > 0;
   const sources = [makeSource(model, "", 0), ...(compare ? [makeSource(model, "other_", 1)] : [])];
   const panels = sources.map((source) => makePanel(source, compare));
@@ -187,6 +188,7 @@ function render({ model, el }) {
   }
 
   const stops = [
+    font,
     listen(model, ["version"], arrived),
     listen(model, ["layer", "head", "view"], drawSoon),
     listen(model, ["token"], () => { refresh(); tell(); }),

@@ -39,3 +39,14 @@ function save(model, changes) {
 }
 let nextId = 0;
 const newId = (prefix) => `${prefix}-${Date.now().toString(36)}-${nextId++}`;
+
+// 中文字体：CSS 由 Python 的 utils.web_fonts.font_face 给出，系统里没有的字才用得上。写进根元素里的 <style>
+function addFont(root, css) {
+  if (css) root.append(html("style", { class: "hz-font" }, css));
+}
+function followFont(root, model) {   // 属性 font 变了，字体跟着换；返回解除监听的函数
+  const style = html("style", { class: "hz-font" }, model.get("font"));
+  root.prepend(style);
+  return listen(model, ["font"], () => { style.textContent = model.get("font"); });
+}
+const fontCss = (root) => Array.from(root.querySelectorAll("style.hz-font"), (style) => style.textContent).join("");

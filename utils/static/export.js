@@ -18,7 +18,7 @@ function standalone(source) {
 // 各栏并排放进一张 SVG，上面写明是哪一层、哪一个头
 function pictureSvg(root, panels) {
   const style = getComputedStyle(root), gap = 24, top = 40, ink = style.color;
-  const outer = svg("svg", { "font-family": "system-ui, 'Noto Sans CJK SC', 'Microsoft YaHei', 'PingFang SC', sans-serif" });
+  const outer = svg("svg", { "font-family": style.fontFamily });
   let x = gap, height = 0;
   for (const panel of panels) {
     const { svg: inner, cells } = panel.view(), copy = standalone(inner), title = xmlSafe(panel.source.full());
@@ -31,7 +31,8 @@ function pictureSvg(root, panels) {
   }
   const width = Math.ceil(x), all = Math.ceil(height + top + gap / 2);
   fill(outer, { width, height: all, viewBox: `0 0 ${width} ${all}` }, []);
-  outer.prepend(svg("rect", { width, height: all, fill: style.backgroundColor }));
+  // 字体也写进去：存下的图拿到没有中文字体的机器上，照样不出方框
+  outer.prepend(svg("style", {}, fontCss(root)), svg("rect", { width, height: all, fill: style.backgroundColor }));
   return new XMLSerializer().serializeToString(outer);
 }
 

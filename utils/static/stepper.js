@@ -1,8 +1,9 @@
 // 步进图：选一个词元，一步步走 q·k → ÷√d → 掩码 → softmax → Σ 权重·v。数字全部由 Python 算好送来。
 function render({ model, el }) {
-  const root = html("div", { class: "hz hz-stepper", role: "group", "aria-label": "注意力的五步" });
+  const root = html("div", { class: "hz hz-stepper", role: "group", lang: "zh-CN", "aria-label": "注意力的五步" });
   el.append(root);
   ownKeys(root);
+  const font = followFont(root, model);
   const STEPS = ["q·k 点积", "÷ √d", "掩码", "softmax", "Σ 权重·v"];
   const minus = (text) => text.replace("-", "−");
   const show = (x, digits = 2) => (Number.isFinite(x) ? minus(x.toFixed(digits)) : "−∞");
@@ -128,6 +129,7 @@ function render({ model, el }) {
     moves[event.key]();
   });
   draw();
-  return listen(model, ["token", "step"], draw);
+  const stop = listen(model, ["token", "step"], draw);
+  return () => { font(); stop(); };
 }
 export default { render };
