@@ -463,6 +463,8 @@ history = train(model.to(device), encoded["train"], clm_collator(tokenizer), arg
 # %%
 ax = loss_curve({"训练": (history.steps, history.train_loss), "验证": (history.eval_steps, history.eval_loss)},
                 {k: baselines[k] for k in ("一元模型", "二元模型", "语料下限")}, "微调：已知导语写正文")
+right_axis = ax.secondary_yaxis("right", functions=(lambda nats: nats * to_bits, lambda bits: bits / to_bits))
+_ = right_axis.set_ylabel("比特/字")
 
 # %% [markdown]
 # 记下结果。「下限的几倍」是个好读的数：1.0 表示好到不能再好。
