@@ -590,7 +590,7 @@ for name in LOSSLESS:
 # %%
 from utils.token_view import count_tokens, draw_tokens, token_playground
 
-text = "球拍卖完了，饕😀 NBA"
+text = "球拍卖完了，饕😀 A"
 counts = count_tokens(tokenizers, train)
 token_playground(tokenizers, text, counts)
 
@@ -700,7 +700,7 @@ import matplotlib.pyplot as plt
 
 labels = [GRANULARITY_NAMES[name].replace(" ", "\n").replace("（", "\n（") for name in GRANULARITIES]
 position = np.arange(len(GRANULARITIES))
-figure, axes = plt.subplots(2, 3, figsize=(10.5, 5))
+figure, axes = plt.subplots(2, 3, figsize=(10, 4.6))
 for ax, key, scale, unit in zip(axes.flat, ("产出率", "长度", "未知率"), (1, 1, 100), ("词元 / 字符", "词元 / 篇", "字符（%）")):
     for k, label in enumerate(sources):
         ax.bar(position + (k - 1) * 0.27, [scale * table[n][label][key] for n in GRANULARITIES], 0.26, label=label)
@@ -759,7 +759,7 @@ curves = {label: growth(units_of, texts) for label, (units_of, texts) in kinds.i
 # 画出来，并在双对数图上拟合 $\beta$（取后一半的点）：
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.2))
+figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3))
 for i, name in enumerate(GRANULARITIES):
     times = np.array(sorted(counts[name].values(), reverse=True))
     left.loglog(np.arange(1, len(times) + 1), times / times.sum(), "-" if i < 7 else "--", label=GRANULARITY_NAMES[name], linewidth=1.2)
@@ -824,7 +824,7 @@ for name in ("wordpiece", "bpe", "unigram"):
 # 实线是留出，虚线是手写。WordPiece 的虚线要打折看：它有一部分「省」是丢出来的。
 
 # %%
-figure, ax = plt.subplots(figsize=(7, 2.8))
+figure, ax = plt.subplots(figsize=(6.6, 2.6))
 for name, color in zip(("wordpiece", "bpe", "unigram"), ("#0072B2", "#D55E00", "#009E73")):
     for k, style in enumerate(("-", "--")):
         ax.plot(extras, [by_size[name, extra][k] for extra in extras], style, color=color, marker="o", markersize=4,
