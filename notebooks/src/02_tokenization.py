@@ -714,7 +714,7 @@ for part, label in enumerate(("各层的矩阵", "注意力", "词表头")):
     height = np.array([table[n]["算力"][part] for n in GRANULARITIES])
     axes[1, 1].bar(position, height, bottom=bottom, label=label)
     bottom += height
-axes[1, 1].set(title="读 1000 字的手写报道（BERT-base 的形状）", ylabel="十亿次浮点运算")
+axes[1, 1].set(title="读千字报道的算力（BERT-base）", ylabel="十亿次浮点运算")
 axes[1, 1].legend(frameon=False, fontsize=8)
 for ax in axes.flat:
     ax.set_xticks(position, labels, fontsize=5.5)
