@@ -78,7 +78,8 @@ def test_hover_and_keyboard_show_id_bytes_and_count(opened):
     assert len(colors) == 3                                               # 相邻的方块颜色不同
     opened.page.keyboard.press("Shift+Tab")
     opened.page.keyboard.press("Shift+Tab")
-    opened.page.keyboard.type("队")                                        # 回到文本框，接着打字
+    opened.page.keyboard.press("End")                                     # 回到文本框时文字是全选的
+    opened.page.keyboard.type("队")                                        # 接着打字
     wait_for_text(opened, "3 个字符，9 个字节")
 
 
