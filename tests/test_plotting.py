@@ -123,7 +123,7 @@ def test_loss_curve():
 def test_heatmap_sizes_its_labels_and_stands_long_ones_up():
     ax = plotting.heatmap([[0.1, 0.9]], ["[CLS]", "字"], ["行"], "标题", size=12)
     assert [t.get_rotation() for t in ax.get_xticklabels()] == [90, 0]
-    assert {t.get_fontsize() for t in (*ax.get_xticklabels(), *ax.get_yticklabels())} == {12}
+    assert {t.get_fontsize() for t in (*ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label)} == {12}
     plain = plotting.heatmap([[0.1, 0.9]], ["[CLS]", "字"], ["行"], "标题")
     assert [t.get_rotation() for t in plain.get_xticklabels()] == [0, 0]
     plt.close("all")

@@ -71,7 +71,7 @@ def heatmap(matrix, xlabels: Sequence[str], ylabels: Sequence[str], title: str, 
         ax: 画在哪个子图上；None 表示新开一张。
         annotate: 是否在格子里写数值（两位小数）。
         vmin, vmax, cmap: 颜色的范围与配色。
-        size: 行名、列名的字号；给了它，[CLS] 这样超过两个字的列名就竖着写，不挤到邻居。None 表示照 matplotlib 的。
+        size: 行名、列名和坐标轴名的字号；给了它，[CLS] 这样超过两个字的列名就竖着写，不挤到邻居。None 表示照 matplotlib 的。
     返回：
         画好的子图。
     异常：
@@ -91,6 +91,8 @@ def heatmap(matrix, xlabels: Sequence[str], ylabels: Sequence[str], title: str, 
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     if size is not None:
         ax.tick_params(labelsize=size)
+        for label in (ax.xaxis.label, ax.yaxis.label):
+            label.set_fontsize(size)
         for label, name in zip(ax.get_xticklabels(), xlabels, strict=True):
             label.set_rotation(90 if len(name) > 2 else 0)
     if annotate:

@@ -383,10 +383,12 @@ with torch.no_grad():
     qa, ka, va = (x @ f.weight[part].T + f.bias[part] for f in (attention.query, attention.key, attention.value))
 
 figure, axes = plt.subplots(2, 2, figsize=(9, 9))
-for ax, (name, mask) in zip(axes.flat, masks.items(), strict=True):
+blank = [""] * T                                                 # 只在最左、最下写字，不重复
+for n, (name, mask) in enumerate(masks.items()):
     _, weights = attend(qa, ka, va, mask)
     assert weights[~mask].eq(0).all()
-    heatmap(weights, tokens, tokens, f"{name}（层 {LAYER} · 头 {ahead}）", ax=ax, vmin=0, vmax=0.5, size=12)
+    heatmap(weights, tokens if n > 1 else blank, tokens if n % 2 == 0 else blank, f"{name}（层 {LAYER} · 头 {ahead}）",
+            ax=axes.flat[n], vmin=0, vmax=0.5, size=12)
 figure.supxlabel("看向谁", fontsize=13)
 figure.supylabel("谁在看", fontsize=13)
 plt.show()
@@ -511,7 +513,8 @@ for heads in (1, 2, H):
 rows2 = -(-H // 2)                                               # 每行 2 张，向上取整
 figure, axes = plt.subplots(rows2, 2, figsize=(9, 4.4 * rows2))
 for h, ax in enumerate(axes.flat[:H]):
-    heatmap(found.weights[LAYER, h], tokens, tokens, f"层 {LAYER} · 头 {h}", ax=ax, vmin=0, size=12)
+    heatmap(found.weights[LAYER, h], tokens if h >= H - 2 else blank, tokens if h % 2 == 0 else blank,
+            f"层 {LAYER} · 头 {h}", ax=ax, vmin=0, size=12)
 for ax in axes.flat[H:]:
     ax.axis("off")
 figure.supxlabel("看向谁", fontsize=13)
