@@ -48,6 +48,7 @@ def test_sentences():
     index = N.CopyIndex(TRAIN)
     assert index.seen_sentences(["银滩队以三比二获胜，球迷欢呼。新的一句。", "今天是个大晴天，市民出门晒太阳。"]) == pytest.approx(2 / 3)
     assert index.seen_sentences(TRAIN) == 1 and index.seen_sentences(["", "。"]) == 0
+    assert index.seen_sentences(["球迷欢呼。"]) == 0                  # 半句不算见过
 
 
 def test_train_is_all_copied_and_held_out_text_is_not():
