@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, Trainer
 
 from utils.environment import ROOT
+from utils.resume import complete_checkpoints
 
 LAYERS = ("BertLayer",)                                   # FSDP 以它为单位切
 
@@ -128,5 +129,4 @@ def workers(child: subprocess.Popen, module: str = "utils.train") -> list[int]:
 
 def saved_steps(folder: Path) -> list[int]:
     """folder（--out 指的文件夹）里存下的进度是哪几步。"""
-    names = [p.name for p in folder.glob("trainer/run-*/checkpoint-*") if (p / "trainer_state.json").exists()]
-    return sorted(int(name.rpartition("-")[2]) for name in names)
+    return sorted(int(p.name.rpartition("-")[2]) for run in folder.glob("trainer/run-*") for p in complete_checkpoints(run))

@@ -14,10 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from datasets import Dataset
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 if TYPE_CHECKING:
     from utils.training import History
@@ -54,6 +54,12 @@ def training_settings(model: nn.Module, encoded: Dataset, args: TrainingArgument
             **{name: str(getattr(args, key)) for key, name in ARGUMENTS.items()}}
 
 
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """folder（一次训练的子文件夹）里存完整的检查点，按步数。曲线是最后写的，有它才算存完；写到一半时进程没了，不算。"""
+    whole = [p.parent for p in folder.glob(f"checkpoint-*/{HISTORY}") if (p.parent / "trainer_state.json").exists()]
+    return sorted(whole, key=lambda p: int(p.name.rpartition("-")[2]))
+
+
 def find_progress(folder: Path, settings: dict[str, str]) -> tuple[Path, str | None, str]:
     """找有没有可以接着练的进度。
 
@@ -64,10 +70,10 @@ def find_progress(folder: Path, settings: dict[str, str]) -> tuple[Path, str | N
         （这次训练的子文件夹，上次的检查点或 None，给学习者看的一句话，没什么可说时是空串）。
     """
     mine = folder / f"run-{_digest(settings)}"
-    last = get_last_checkpoint(str(mine)) if mine.is_dir() else None
-    if last and (Path(last) / "trainer_state.json").exists():
-        step = Path(last).name.rpartition("-")[2]
-        return mine, last, f"上次练到第 {step} 步时停了，从那里接着练。想从头来，请先删掉 {mine.name} 文件夹，或写 resume=False。"
+    saved = complete_checkpoints(mine)
+    if saved:
+        step = saved[-1].name.rpartition("-")[2]
+        return mine, str(saved[-1]), f"上次练到第 {step} 步时停了，从那里接着练。想从头来，请先删掉 {mine.name} 文件夹，或写 resume=False。"
     others = [path for path in sorted(folder.glob("run-*")) if (path / SETTINGS).exists() and path != mine]
     notes = []
     for path in others:
@@ -106,6 +112,8 @@ class ProgressSaver(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         self.saved = time.monotonic()
         self.history.seconds = self.before + self.saved - self.started
+        if args.world_size > 1:
+            torch.distributed.barrier()                   # 等每个进程都写完自己的那几个文件
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir)

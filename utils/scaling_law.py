@@ -1,6 +1,6 @@
-"""规模定律（scaling law）：损失随参数个数 N 和数据量 D 怎样下降；量一批小模型，拟合，再往外推。
+"""规模定律（scaling law）：损失随参数个数 N 和词元数 M 怎样下降；量一批小模型，拟合，再往外推。
 
-L(N, D) = E + A / N^α + B / D^β。E 是语料的下限，别处只能和别的系数一起拟合，这里是算得出来的。首次实现：10_scale_up。
+ℒ(N, M) = E + a / N^α + b / M^β。E 是语料的下限，别处只能和别的系数一起拟合，这里是算得出来的。首次实现：10_scale_up。
 形式见 Hoffmann 等（2022）；`python -m utils.scaling_law` 量出附带的 data/scaling_runs.jsonl（约一小时，停了再运行就接着量）。
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,7 +37,7 @@ class Run:
     属性：
         layers, hidden, heads: 模型的大小。
         parameters: 各层的参数个数 N，不含嵌入。
-        docs: 练了多少篇；tokens: 其中计损失的词元数 D。
+        docs: 练了多少篇；tokens: 其中计损失的词元数 M。
         nats: 测试集上正文的损失（奈特/词元）。
         seconds: 用时（秒）；device: 在什么设备上。
     """
@@ -54,18 +55,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Law:
-    """拟合出来的规模定律，系数同模块开头的公式；N、D 以百万计。residual 是 ln(L − E) 的残差的均方根。"""
+    """拟合出来的规模定律，系数同模块开头的公式；N、M 以百万计。residual 是 ln(ℒ − E) 的残差的均方根。"""
 
     E: float
-    A: float
+    a: float
     alpha: float
-    B: float
+    b: float
     beta: float
     residual: float
 
     def __call__(self, parameters, tokens):
-        """预测损失（奈特/词元）；N、D 可以是数，也可以是同形的数组。"""
-        return self.E + self.A / (np.asarray(parameters) / 1e6)**self.alpha + self.B / (np.asarray(tokens) / 1e6)**self.beta
+        """预测损失（奈特/词元）；N、M 可以是数，也可以是同形的数组。"""
+        return self.E + self.a / (np.asarray(parameters) / 1e6)**self.alpha + self.b / (np.asarray(tokens) / 1e6)**self.beta
 
 
 def layer_parameters(model: torch.nn.Module) -> int:
@@ -74,29 +75,29 @@ def layer_parameters(model: torch.nn.Module) -> int:
 
 
 def fit_law(runs: Sequence[Run], E: float | None = None) -> Law:
-    """拟合规模定律：让 ln(L − E) 与公式的差尽量小，用稳健的损失，几个离群的点不会带偏全局。
+    """拟合规模定律：让 ln(ℒ − E) 与公式的差尽量小，用稳健的损失，几个离群的点不会带偏全局。
 
     参数：
-        runs: 至少 6 次训练，N、D 各至少有 3 种。
+        runs: 至少 6 次训练，N、M 各至少有 3 种。
         E: 已知的下限（奈特/词元）；None 表示和别的系数一起拟合。
     返回：
         Law。
     异常：
-        ValueError: 训练太少、N 或 D 的种类太少，或有一次的损失不高于 E。
+        ValueError: 训练太少、N 或 M 的种类太少，或有一次的损失不高于 E。
     """
-    N, D, L = (np.array([getattr(r, name) for r in runs], dtype=float) for name in ("parameters", "tokens", "nats"))
+    N, M, loss = (np.array([getattr(r, name) for r in runs], dtype=float) for name in ("parameters", "tokens", "nats"))
     if len(runs) < 6 or len(set(N)) < 3 or len({r.docs for r in runs}) < 3:
         raise ValueError("拟合规模定律至少要 6 次训练，模型大小和数据量各至少 3 种。")
-    if E is not None and L.min() <= E:
-        raise ValueError(f"有一次训练的损失 {L.min():.3f} 不高于下限 {E:.3f}，请检查两者是不是在同一批文档上量的。")
+    if E is not None and loss.min() <= E:
+        raise ValueError(f"有一次训练的损失 {loss.min():.3f} 不高于下限 {E:.3f}，请检查两者是不是在同一批文档上量的。")
 
     def law(x):
-        bottom = E if E is not None else L.min() / (1 + np.exp(-x[4]))             # 拟合的 E 在 0 与最低的损失之间
+        bottom = E if E is not None else loss.min() / (1 + np.exp(-x[4]))             # 拟合的 E 在 0 与最低的损失之间
         return Law(bottom, *np.exp(x[:4]), 0.0)
 
     def gaps(x):
         now = law(x)
-        return np.log(np.maximum(now(N, D) - now.E, 1e-12)) - np.log(L - now.E)
+        return np.log(np.maximum(now(N, M) - now.E, 1e-12)) - np.log(loss - now.E)
 
     starts = [np.log([a, 0.3, b, 0.5]) for a in (0.05, 0.5) for b in (0.5, 3.0)]
     starts = [s if E is not None else np.append(s, 0.0) for s in starts]
@@ -159,6 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     _, tokenizer, _ = load_checkpoint("clm", BertLMHeadModel, prefer="shipped", is_decoder=True)
     held, _ = held_out(tokenizer)
+    began = time.monotonic()
     done = {((r.layers, r.hidden, r.heads), r.docs) for r in read_runs(options.out)} if options.out.exists() else set()
     for docs, size in ((d, s) for d in options.docs for s in SIZES):
         if (size, docs) in done:
@@ -167,7 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
         with open(options.out, "a", encoding="utf-8", newline="\n") as f:
             f.write(json.dumps(row, ensure_ascii=False) + "\n")
         print(json.dumps(row, ensure_ascii=False), flush=True)
-        if options.one:
+        if options.one and time.monotonic() - began > 240:
             return
 
 

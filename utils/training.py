@@ -310,7 +310,7 @@ def train(model: nn.Module, encoded: Dataset, collate: Callable, args: TrainingA
     if checkpoint:
         load_history(checkpoint, history)
         logging.getLogger("transformers.trainer").setLevel(logging.ERROR)     # 共享的词表头存一份就够，不必警告「缺了」
-    args = replace(args, output_dir=str(folder), save_total_limit=1)
+    args = replace(args, output_dir=str(folder), save_total_limit=2)
     recorder = HistoryCallback(history, evaluate_fn, max(1, math.ceil(args.max_steps / evaluations)))
     shown = [] if quiet else [ProgressCallback(history, baselines or {})]
     trainer = Trainer(model=model, args=args, train_dataset=encoded, data_collator=collate,
