@@ -22,6 +22,7 @@ from pygments.lexers import PythonLexer
 from utils.checks.cells import tag
 from utils.classroom.release import FOLDED, notebook
 from utils.fonts import FAMILY, FONT_FILE
+from utils.notebooks import outputs
 
 LONG = 130                                                # 一页上的话超过这么多字，就只留要点
 LINES = 14                                                # 文字输出最多几行
@@ -31,6 +32,7 @@ STYLE = """
 .reveal{font-family:system-ui,"Noto Sans CJK SC","Microsoft YaHei","PingFang SC",CourseSansSC,sans-serif;font-size:27px;color:#1f2328}
 .reveal-viewport{background:#fffdf7}
 .reveal .slides{text-align:left}
+.reveal h1,.reveal h2,.reveal h3{font-weight:600}
 .reveal h1{font-size:1.9em;margin:.2em 0}.reveal h2{font-size:1.35em;margin:0 0 .4em;color:#0072b2}.reveal h3{font-size:1.1em;margin:.2em 0}
 .reveal .where{font-size:.62em;color:#6e7781;margin-bottom:.3em}
 .reveal p,.reveal li{line-height:1.5;margin:.25em 0}.reveal ul,.reveal ol{margin:.2em 0 .2em 1.1em}
@@ -38,11 +40,12 @@ STYLE = """
 .reveal .columns{display:flex;gap:1em;align-items:flex-start}.reveal .columns>*{flex:1 1 0;min-width:0}
 .reveal pre{box-shadow:none;width:100%;margin:.3em 0;font-size:.64em;line-height:1.4;background:#f6f3ea;padding:.5em .7em;border-radius:6px;
 white-space:pre-wrap;overflow:hidden;font-family:Consolas,Menlo,"DejaVu Sans Mono","Noto Sans Mono CJK SC",CourseSansSC,monospace}
+.reveal .picture>:first-child{flex:0 0 30%}.reveal section.title h2{padding-top:270px;font-size:1.9em}
 .reveal pre,.reveal .columns>*{box-sizing:border-box}
 .reveal code{font-family:Consolas,Menlo,"DejaVu Sans Mono","Noto Sans Mono CJK SC",CourseSansSC,monospace}
 .reveal pre.out{background:#fff;border:1px solid #d8d2c4}.reveal code{font-size:.9em;background:#f1ecdf;padding:0 .2em;border-radius:3px}
 .reveal pre code{background:none;padding:0;font-size:1em}
-.reveal img{display:block;max-width:100%;max-height:440px;margin:.2em auto;background:#fff}
+.reveal img{display:block;max-width:100%;max-height:600px;margin:.2em auto;background:#fff}
 .reveal .ask{border-left:6px solid #d55e00;padding:.1em .8em;background:#fff4ec}.reveal math{font-size:1.05em}
 .reveal section{height:100%;overflow:hidden}
 """
@@ -51,6 +54,10 @@ FIT = """
 function fit(page){                                  // 放不下的一页，把字缩小一点
   if(!page||page.dataset.fitted)return; page.dataset.fitted=1;
   for(let size=95; page.scrollHeight>722&&size>=55; size-=5) page.style.fontSize=size+'%';
+}
+function show(settings){                             // 字体装好了再显示，否则头一页会是方框
+  const start=()=>{document.body.hidden=false; Reveal.initialize(settings)};
+  document.fonts.load('1em CourseSansSC','汉').then(start,start);
 }
 Reveal.on('ready',e=>fit(e.currentSlide)); Reveal.on('slidechanged',e=>fit(e.currentSlide));
 """
@@ -171,10 +178,13 @@ def _slide(slide: Slide, where: str) -> str:
     outputs = "".join(slide.outputs)
     if slide.exercise:
         text = f'<div class="ask">{text}</div>'
-    body = text + code + outputs
-    if "<img" in outputs and code or len((slide.code + outputs).splitlines()) > 18 and text + code and outputs:
+    body, hidden = text + code + outputs, ""
+    if "<img" in outputs:                                 # 有图的一页，图要大：代码放进讲稿
+        body, hidden = f'<div class="columns picture"><div>{text}</div><div>{outputs}</div></div>', code
+    elif len((slide.code + outputs).splitlines()) > 18 and outputs and text + code:
         body = f'<div class="columns"><div>{text}{code}</div><div>{outputs}</div></div>'
-    note = f'<aside class="notes">{render(slide.text)}</aside>' if gist(slide.text) != slide.text else ""
+    whole = render(slide.text) if gist(slide.text) != slide.text else ""
+    note = f'<aside class="notes">{whole}{hidden}</aside>' if whole or hidden else ""
     return f'<section><div class="where">{where}</div>{body}{note}</section>'
 
 
@@ -205,24 +215,24 @@ def make_slides(source: Path) -> str:
     """一本 notebook 的投影片。
 
     参数：
-        source: notebooks/src/NN_name.py；有与它一致的 .ipynb 就连输出一起用。
+        source: notebooks/src/NN_name.py；notebooks/ 或 outputs/run/ 里有与它一致的 .ipynb，就连输出一起用。
     返回：
         一页完整的 HTML，不引用任何外部文件。
     """
     css, js, notes = assets()
-    nb = notebook(source)
+    nb = notebook(source, outputs() / "run" / f"{source.stem}.ipynb")
     number, columns = source.stem[:2], []
     for title, slides in read_slides(nb):
         title = re.sub(r"^<p>|</p>\s*$", "", render(title).strip())
-        head = f"<section><h2>{title}</h2></section>" if title and len(slides) > 3 else ""
+        head = f"<section class='title'><h2>{title}</h2></section>" if title and len(slides) > 3 else ""
         columns.append("<section>" + head + "".join(_slide(s, f"{number} · {title}" if title else number) for s in slides) + "</section>")
     body = "".join(columns)
     script = "".join("<script>" + x.replace("</script", r"<\/script") + "</script>" for x in (js, notes))
     settings = "{width:1280,height:720,margin:.05,center:false,hash:true,slideNumber:'c/t',transition:'none',plugins:[RevealNotes]}"
     return (f'<!doctype html><html lang="zh"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f"<title>{escape(source.stem)}</title><style>{css}</style><style>{font_face(body)}{STYLE}</style></head><body>"
+            f"<title>{escape(source.stem)}</title><style>{css}</style><style>{font_face(body)}{STYLE}</style></head><body hidden>"
             f'<div class="reveal"><div class="slides">{body}</div></div>{script}'
-            f"<script>{FIT}Reveal.initialize({settings});</script></body></html>")
+            f"<script>{FIT}show({settings});</script></body></html>")
 
 
 def write_slides(source: Path, folder: Path) -> Path:
