@@ -13,7 +13,8 @@ import pytest
 
 from utils.checks.cells import find_exercises, read_cells
 from utils.checks.verdict import OPEN, PASS, WRONG
-from utils.classroom.grading import Course, Limits, Row, grade_folder, isolation
+from utils.classroom.child import isolation
+from utils.classroom.grading import Course, Limits, Row, grade_folder
 from utils.classroom.release import FOLDED, release
 from utils.classroom.slides import gist, render, write_slides
 from utils.classroom.submissions import find_files
@@ -98,7 +99,7 @@ def function(body: str, name: str = "mlm_loss") -> dict[str, str]:
 
 
 RIGHT = "at = labels != -100\nreturn -logits[at].log_softmax(-1).gather(-1, labels[at][:, None]).mean()"
-PATCH = ("import utils.checks.exercise as e\nfrom utils.checks.verdict import Verdict\n"
+PATCH = ("import utils.checks.function as e\nfrom utils.checks.verdict import Verdict\n"
          "e.Function._conclude = lambda self, trials: Verdict(self.key, '通过')\nreturn logits.sum()")
 BAD = {
     "崩溃": ("os._exit(7)", "结束"),

@@ -15,7 +15,8 @@ def release_to(words: list[str]) -> None:
 
 
 def grade(words: list[str]) -> None:
-    from utils.classroom.grading import grade_folder, isolation
+    from utils.classroom.child import isolation
+    from utils.classroom.grading import grade_folder
     from utils.classroom.table import write_tables
 
     folder = Path(words[0])

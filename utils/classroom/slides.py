@@ -113,6 +113,8 @@ def outputs_html(cell: NotebookNode) -> list[str]:
     """一格的输出：图是 PNG，其余是文字（太长就截短）。控件和网页不要。"""
     found = []
     for output in cell.get("outputs", []):
+        if output.get("metadata", {}).get("course") == "transient":            # 训练时会动的进度
+            continue
         data = output.get("data", {})
         if "image/png" in data:
             picture = "".join(data["image/png"]).replace("\n", "")
