@@ -19,7 +19,7 @@ from utils.classroom.submissions import Submission, find_files, read_submission
 from utils.notebook_checks import source_files
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 120                                       # 子进程导入 torch 等，最多这么久
+START_SECONDS = 300                                       # 子进程导入 torch 等，最多这么久
 
 
 @dataclass(frozen=True)
