@@ -31,7 +31,7 @@ MIN_PYTHON = (3, 10)
 TESTED_PYTHON = (3, 13)
 KERNEL_NAME = "从零开始大模型：汉字的文本处理"
 PRESETS = ("smoke", "cpu", "gpu")
-COMMANDS = ("lab", "run", "build", "test", "setup", "pack", "release", "grade")
+COMMANDS = ("lab", "run", "build", "test", "setup", "pack", "release", "grade", "slides")
 WHEELS = os.path.join(ROOT, "wheels")          # 离线包里的软件包，由 pack 备好
 NEED_GB = 3.0          # .venv 约 2 GB，再加下载时的临时文件
 LOW_GB = 0.1           # 安装途中剩余空间低于它，就当作磁盘已满
@@ -52,6 +52,7 @@ HELP = """\
                  可带 Python 版本，例如 windows-3.12；不写就是这台机器
   release 文件夹  写出发给学生的课程（没有参考答案），和给 nbgrader 用的教师版（老师用）
   grade 文件夹    批改收回来的作业：每份在自己的进程里，限时、断网，写出 csv 和网页两张表（老师用）
+  slides [NN …]  由 notebook 做成投影片，一本一个网页文件，断网也能放（老师用）
 
 选项
   --preset 名字  大小：smoke（几秒）、cpu（默认）、gpu
@@ -809,7 +810,7 @@ def command_line(command, names, extra, python):
     """要运行的子命令。"""
     if command in ("run", "build"):
         return [python, "-m", "utils.notebooks", command] + names
-    if command in ("release", "grade"):
+    if command in ("release", "grade", "slides"):
         return [python, "-m", "utils.classroom", command] + names
     if command == "test":
         return [python, "-m", "pytest"] + extra

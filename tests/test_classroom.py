@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -12,8 +13,10 @@ import pytest
 
 from utils.checks.cells import find_exercises, read_cells
 from utils.checks.verdict import OPEN, PASS, WRONG
-from utils.classroom.grading import Course, Limits, Row, grade_folder, isolation
+from utils.classroom.child import isolation
+from utils.classroom.grading import Course, Limits, Row, grade_folder
 from utils.classroom.release import FOLDED, release
+from utils.classroom.slides import gist, render, write_slides
 from utils.classroom.submissions import find_files
 from utils.classroom.table import to_csv, to_html
 from utils.environment import ROOT
@@ -96,7 +99,7 @@ def function(body: str, name: str = "mlm_loss") -> dict[str, str]:
 
 
 RIGHT = "at = labels != -100\nreturn -logits[at].log_softmax(-1).gather(-1, labels[at][:, None]).mean()"
-PATCH = ("import utils.checks.exercise as e\nfrom utils.checks.verdict import Verdict\n"
+PATCH = ("import utils.checks.function as e\nfrom utils.checks.verdict import Verdict\n"
          "e.Function._conclude = lambda self, trials: Verdict(self.key, '通过')\nreturn logits.sum()")
 BAD = {
     "崩溃": ("os._exit(7)", "结束"),
@@ -225,3 +228,31 @@ def test_command_line(tmp_path):
     assert missing.returncode == 2 and "没有" in missing.stderr and "Traceback" not in missing.stderr
     empty = subprocess.run([*call, "grade", str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert empty.returncode == 2 and "没有 .ipynb" in empty.stderr
+
+
+# ---------------------------------------------------------------- 投影片
+
+
+def test_slides_are_one_offline_file_without_answers(tmp_path):
+    source = next(p for p in source_files(ROOT / "notebooks") if p.stem == BOOK)
+    page = write_slides(source, tmp_path).read_text(encoding="utf-8")
+    body = page[page.index("<body hidden>"):page.index("<script>")]
+    assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?!data:)", body) and "url(" not in body
+    assert not re.search(r"url\((?!data:)|@import", page[page.index("<style>"):page.index("<body hidden>")])
+    assert "参考答案" not in body and body.count('class="ask"') == len(ITEMS) and "check.mlm_loss" not in body
+    assert "<math" in body and "$" not in re.sub(r"<pre.*?</pre>|<code.*?</code>", "", body, flags=re.S)
+    for item in ITEMS.values():
+        last = item.answer.strip().splitlines()[-1].strip()
+        assert len(last) < 12 or last not in body
+
+
+def test_slides_escape_html_and_keep_formulas():
+    html = render("一行\n两行 <script>x</script> $a_b$ 和 `$PATH`\n\n$$\\frac{1}{2}$$\n\n| 甲 | 乙 |\n|---|---|\n| 1 | 2 |")
+    assert "一行两行" in html and "<script>" not in html and "&lt;script&gt;" in html and "$PATH" in html
+    assert html.count("<math") == 2 and "<mfrac>" in html and "<table>" in html
+
+
+def test_long_text_is_cut_to_its_gist():
+    long = "第一句。" + "很长的第二句，" * 30 + "。\n\n- 要点\n\n$$x$$\n\n" + "下一段的头一句。还有一句。"
+    assert gist("短的。两句。") == "短的。两句。"
+    assert gist(long) == "第一句。\n\n- 要点\n\n$$x$$\n\n下一段的头一句。"

@@ -117,13 +117,13 @@ def call(*words, cwd=ROOT, python=sys.executable, check=None, **env):
 def test_help_is_friendly():
     for words in ([], ["--help"], ["help"], ["lab", "-h"]):
         _, text = call(*words, check=0)
-        for word in ("lab", "run", "build", "test", "release", "grade", "--here", "--preset", "用法"):
+        for word in ("lab", "run", "build", "test", "release", "grade", "slides", "--here", "--preset", "用法"):
             assert word in text
 
 
 @pytest.mark.parametrize("words, expected", [
     (["labb"], "你是不是想写 lab?"),
-    (["xyz"], "可以用：lab、run、build、test、release、grade"),
+    (["xyz"], "可以用：lab、run、build、test、release、grade、slides"),
     (["release"], "release 后面要写一个文件夹"),
     (["grade", "甲", "乙"], "grade 后面要写一个文件夹"),
     (["grade", "甲", "--", "-x"], "grade 不接受"),
@@ -412,6 +412,7 @@ def test_release_and_grade_pass_on_the_folder(course):
         line = course.command_line(command, ["/某处/作业"], [], "python")
         assert line == ["python", "-m", "utils.classroom", command, "/某处/作业"]
         assert course.parse([command, "作业"])[:2] == (command, ["作业"])
+    assert course.command_line("slides", ["02_tokenization"], [], "python")[-2:] == ["slides", "02_tokenization"]
 
 
 def test_changed_requirements_are_installed(project):

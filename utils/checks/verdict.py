@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 OPEN, PASS, WRONG = "未做", "通过", "还不对"
-_MARKS = {OPEN: "📝", PASS: "✅", WRONG: "❌"}
+_MARKS = {OPEN: "○", PASS: "✓", WRONG: "✗"}
 _COLORS = {OPEN: "#8a6d00", PASS: "#1a7f37", WRONG: "#cf222e"}             # 深色、浅色底上都看得清
 _ANSI = {OPEN: "33", PASS: "32", WRONG: "31"}
 

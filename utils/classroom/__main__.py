@@ -1,4 +1,4 @@
-"""`python -m utils.classroom release 文件夹`、`python -m utils.classroom grade 文件夹`。"""
+"""`python -m utils.classroom release 文件夹`、`grade 文件夹`、`slides [名字 …]`。"""
 
 from __future__ import annotations
 
@@ -7,30 +7,49 @@ import sys
 from pathlib import Path
 
 
+def release_to(words: list[str]) -> None:
+    from utils.classroom.release import release
+
+    print("\n".join(release(Path(words[0]))))
+    print(f"写好了：{words[0]}。先读里面的「说明.txt」。")
+
+
+def grade(words: list[str]) -> None:
+    from utils.classroom.child import isolation
+    from utils.classroom.grading import grade_folder
+    from utils.classroom.table import write_tables
+
+    folder = Path(words[0])
+    print("没有网络：" + ("用 unshare 断开" if isolation() else "这台机器上没有可用的 unshare，改为拦住 Python 的套接字"))
+    rows, broken = grade_folder(folder)
+    for student, file, problem in broken:
+        print(f"没有批改：{student}　{file}：{problem}")
+    print("写好了：" + "、".join(map(str, write_tables(folder, rows, broken))))
+
+
+def slides(words: list[str]) -> None:
+    from utils.classroom.slides import write_slides
+    from utils.notebooks import choose, outputs
+
+    for source in choose(words):
+        print(f"写好了：{write_slides(source, outputs() / 'slides')}")
+
+
+COMMANDS = {"release": release_to, "grade": grade, "slides": slides}
+
+
 def main(argv: list[str] | None = None) -> int:
     """命令行入口，返回退出码。"""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")
-    parser = argparse.ArgumentParser(prog="python -m utils.classroom", description="发布与批改")
-    parser.add_argument("command", choices=["release", "grade"])
-    parser.add_argument("folder", help="release：要写的空文件夹；grade：收回来的作业所在的文件夹")
+    parser = argparse.ArgumentParser(prog="python -m utils.classroom", description="发布、批改、投影片")
+    parser.add_argument("command", choices=list(COMMANDS))
+    parser.add_argument("words", nargs="*", help="release：要写的空文件夹；grade：作业所在的文件夹；slides：notebook 的编号，不写就是全部")
     arguments = parser.parse_args(argv)
-    folder = Path(arguments.folder)
+    if arguments.command != "slides" and len(arguments.words) != 1:
+        parser.error(f"{arguments.command} 后面要写一个文件夹")
     try:
-        if arguments.command == "release":
-            from utils.classroom.release import release
-
-            print("\n".join(release(folder)))
-            print(f"写好了：{folder}。先读里面的「说明.txt」。")
-        else:
-            from utils.classroom.grading import grade_folder, isolation
-            from utils.classroom.table import write_tables
-
-            print("没有网络：" + ("用 unshare 断开" if isolation() else "这台机器上没有可用的 unshare，改为拦住 Python 的套接字"))
-            rows, broken = grade_folder(folder)
-            for student, file, problem in broken:
-                print(f"没有批改：{student}　{file}：{problem}")
-            print("写好了：" + "、".join(map(str, write_tables(folder, rows, broken))))
+        COMMANDS[arguments.command](arguments.words)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-import queue
 import shutil
-import subprocess
-import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
-import psutil
+from nbformat.v4 import new_code_cell
 
 from utils.checks.cells import Item, definitions, find_exercises, needed, read_cells
 from utils.checks.verdict import OPEN, PASS, WRONG
+from utils.classroom.child import Child, isolation
 from utils.classroom.submissions import Submission, find_files, read_submission
 from utils.notebook_checks import source_files
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 120                                       # 子进程导入 torch 等，最多这么久
-MAX_BYTES = 4_000_000                                     # 子进程写回来的结果，最多这么多
+START_SECONDS = 300                                       # 子进程导入 torch 等，最多这么久
 
 
 @dataclass(frozen=True)
@@ -71,93 +64,6 @@ class Course:
         return course
 
 
-@lru_cache(maxsize=1)
-def isolation() -> tuple[str, ...]:
-    """断网的命令前缀：能用 unshare 就用它（连 C 写的也断），不能就是空的，改由子进程拦套接字。"""
-    for prefix in (("unshare", "-n"), ("unshare", "-r", "-n")):
-        try:
-            if subprocess.run([*prefix, "true"], capture_output=True, timeout=20).returncode == 0:
-                return prefix
-        except (OSError, subprocess.SubprocessError):
-            continue
-    return ()
-
-
-class _Child:
-    """一个批改子进程，和读它结果的线程。"""
-
-    def __init__(self, task: dict, folder: str) -> None:
-        env = {k: v for k, v in os.environ.items() if k in ("PATH", "SYSTEMROOT", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "COURSE_PRESET")}
-        env |= {"HOME": folder, "USERPROFILE": folder, "TMPDIR": folder, "TEMP": folder, "TMP": folder, "COURSE_OUTPUTS": folder,
-                "HF_HOME": folder, "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1",
-                "PYTHONDONTWRITEBYTECODE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        command = [*isolation(), sys.executable, "-I", str(Path(__file__).with_name("sandbox.py")), str(ROOT)]
-        own_group = {} if os.name == "nt" else {"start_new_session": True}
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                        env=env, cwd=folder, **own_group)
-        self.rows: queue.Queue = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-        try:
-            self.process.stdin.write(json.dumps(task).encode("utf-8"))
-            self.process.stdin.close()
-        except OSError:                                   # 没起来就退了：读到的是空
-            pass
-
-    def _read(self) -> None:
-        size = 0
-        for line in iter(lambda: self.process.stdout.readline(MAX_BYTES), b""):
-            size += len(line)
-            if size > MAX_BYTES:
-                break
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict):
-                self.rows.put(row)
-        self.rows.put(None)
-
-    def memory_mb(self) -> float:
-        try:
-            family = [psutil.Process(self.process.pid)]
-            family += family[0].children(recursive=True)
-            return sum(p.memory_info().rss for p in family) / 1e6
-        except psutil.Error:
-            return 0.0
-
-    def wait_row(self, seconds: float, memory_mb: float) -> tuple[dict | None, str]:
-        """等下一行结果。返回 （行，""），或 （None，"结束"/"超时"/"内存"）。"""
-        until = time.monotonic() + seconds
-        while True:
-            try:
-                row = self.rows.get(timeout=0.1)
-                return (row, "") if row is not None else (None, "结束")
-            except queue.Empty:
-                if time.monotonic() > until:
-                    return None, "超时"
-                if self.memory_mb() > memory_mb:
-                    return None, "内存"
-
-    def stop(self) -> None:
-        """连同它生出来的进程一起结束。"""
-        try:
-            family = psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.Error:
-            family = []
-        if os.name != "nt":
-            try:
-                os.killpg(self.process.pid, 9)
-            except OSError:
-                pass
-        for p in family:
-            try:
-                p.kill()
-            except psutil.Error:
-                continue
-        self.process.kill()
-        self.process.wait(20)
-
-
 STOPPED = {"超时": "运行得太久，批改时把它停下了。多半是停不下来的循环，或者一次太大的计算。",
            "内存": "要的内存太多，批改时把它停下了。",
            "结束": "运行它的进程突然退出了（崩溃，或者自己调用了退出）。",
@@ -193,8 +99,6 @@ def _task(submission: Submission, todo: list[Item], course: Course, limits: Limi
 
 
 def _own_definitions(submission: Submission) -> list[str]:
-    from nbformat.v4 import new_code_cell
-
     try:
         return definitions([new_code_cell(source) for source in submission.others])
     except (ValueError, RecursionError):
@@ -203,7 +107,7 @@ def _own_definitions(submission: Submission) -> list[str]:
 
 def _one_process(submission: Submission, todo: list[Item], course: Course, limits: Limits, verdicts: dict, folder: str) -> list[Item]:
     """用一个进程批改 todo；中途倒下的那一题记下原因。返回还没有批改的题（至少少一题）。"""
-    child, running, seconds = _Child(_task(submission, todo, course, limits), folder), None, START_SECONDS
+    child, running, seconds = Child(_task(submission, todo, course, limits), folder), None, START_SECONDS
     names = [item.name for item in todo]
     try:
         while True:

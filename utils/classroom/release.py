@@ -85,12 +85,12 @@ def with_answers(nb: NotebookNode, items: list[Item], number: str) -> NotebookNo
     return without_answers(result, items, number)
 
 
-def notebook(source: Path) -> NotebookNode:
-    """一本 notebook：有与源一致的 .ipynb（带输出）就用它，否则用源。"""
-    cells, built = read_cells(source), source.parent.parent / f"{source.stem}.ipynb"
-    if built.exists():
-        nb = nbformat.read(built, 4)
-        if [(c.cell_type, c.source) for c in cells] == [(c.cell_type, c.source) for c in nb.cells]:
+def notebook(source: Path, *others: Path) -> NotebookNode:
+    """一本 notebook：notebooks/ 里（或 others 里）有与源一致的 .ipynb，带着输出，就用它；否则用源。"""
+    cells = read_cells(source)
+    for built in (source.parent.parent / f"{source.stem}.ipynb", *others):
+        nb = nbformat.read(built, 4) if built.exists() else None
+        if nb and [(c.cell_type, c.source) for c in cells] == [(c.cell_type, c.source) for c in nb.cells]:
             return nb
     nb = nbformat.v4.new_notebook(cells=cells)
     nb.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}

@@ -1,0 +1,46 @@
+"""教师手册：一本一页，两课时各 45 分钟，提到的节和练习都真的有。"""
+
+import re
+
+import pytest
+
+from utils.checks.cells import find_exercises, read_cells
+from utils.course_map import ROAD
+from utils.environment import ROOT
+
+GUIDE = ROOT / "docs" / "teacher"
+PARTS = ("要问的问题", "常见的误解", "投影", "讨论")
+
+
+@pytest.mark.parametrize("stop", ROAD, ids=lambda s: s.number)
+def test_page(stop):
+    text = (GUIDE / f"{stop.number}.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {stop.number} ") and stop.question in text.splitlines()[0]
+    titles = re.findall(r"^## (.+)$", text, re.M)
+    assert [t.split("：")[0] for t in titles] == ["第一课时", "第二课时", *PARTS]
+    for lesson in re.findall(r"^## 第.课时.*?(?=^## )", text, re.M | re.S):
+        assert sum(map(int, re.findall(r"^- (\d+) 分钟", lesson, re.M))) == 45, lesson.splitlines()[0]
+    for part in PARTS[:2]:
+        assert len(re.findall(r"^- ", re.search(rf"^## {part}$(.*?)(?=^## )", text, re.M | re.S)[1], re.M)) >= 3
+    assert len(text.splitlines()) <= 60, "超过一页了"
+
+
+@pytest.mark.parametrize("stop", ROAD, ids=lambda s: s.number)
+def test_sections_and_exercises_it_mentions_exist(stop):
+    source = ROOT / "notebooks" / "src" / f"{stop.name}.py"
+    if not source.exists():
+        pytest.skip("这一本还没有")
+    text = (GUIDE / f"{stop.number}.md").read_text(encoding="utf-8")
+    cells = read_cells(source)
+    sections = set(re.findall(r"^## (\d+) ", "\n".join(c.source for c in cells if c.cell_type == "markdown"), re.M))
+    mentioned = {n for group in re.findall(r"第 ([\d、 ]+) 节", text) for n in re.findall(r"\d+", group)}
+    assert mentioned and mentioned <= sections, sorted(mentioned - sections)
+    items = find_exercises(cells)
+    if items:
+        asked = {int(n) for n in re.findall(r"练习 (\d+)", text)}
+        assert asked <= {item.number for item in items}
+
+
+def test_index_lists_every_page():
+    text = (GUIDE / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\((\d\d)\.md\)", text)) == {stop.number for stop in ROAD}
