@@ -42,7 +42,7 @@ SURVEY = """() => {
   return found;
 }"""
 NODE = "([i, j]) => window.jupyterapp.shell.currentWidget.content.widgets[i].outputArea.layout.widgets[j].node"
-PICTURES = ".hz-picture, .hz-page, .hz-story, .widget-html-content"
+PICTURES = ".hz-picture, .hz-article, .widget-html-content"
 LOOKS = """(node, pictures) => [...Array.from(node.querySelectorAll('canvas'), (canvas) => canvas.toDataURL()),
   ...Array.from(node.querySelectorAll('img'), (image) => image.src),
   ...Array.from(node.querySelectorAll(pictures), (part) => part.innerHTML)].join()"""
