@@ -111,7 +111,7 @@ def uniform(tokens: int, layers: int = 12, heads: int = 12) -> Attentions:
 
 def sent_bytes(widget) -> int:
     """一个小部件送给网页的字节数：权重、字体、脚本、样式和其余属性。"""
-    parts = [value if isinstance(value, bytes) else str(value).encode() for value in widget.get_state().values()]
+    parts = [value if isinstance(value, bytes) else str(value).encode(errors="surrogatepass") for value in widget.get_state().values()]
     return sum(map(len, parts))
 
 
