@@ -92,7 +92,7 @@ class Stage:
         """演这个小部件，返回它的根元素。"""
         self.widget, file = widget, folder / "stage.html"
         page = PAGE if not dark else PAGE.replace('light="true"', 'light="false" style="background:#111;--jp-layout-color0:#111;'
-                                                  '--jp-layout-color1:#1c1c1c;--jp-ui-font-color0:#fff;--jp-ui-font-color1:#ddd"')
+                                                  '--jp-layout-color1:#1c1c1c;--jp-layout-color2:#2b2b2b;--jp-ui-font-color0:#fff;--jp-ui-font-color1:#ddd"')
         file.write_text(page, encoding="utf-8")
         self.page.goto(file.as_uri())
         self.page.add_style_tag(content=str(widget._css))
