@@ -89,7 +89,7 @@ def test_long_and_empty_text(tokenizers):
 
 def test_playground_follows_the_text(tokenizers):
     box = token_playground({"char": tokenizers["char"]}, "今天")
-    field, view = box.children
+    field, view, _ = box.children
     field.value = "<b>队"
     assert html.escape("<") + "<small>" in view.value and view.value.count("course-tok\"") == 4
 

@@ -57,6 +57,13 @@ def test_the_rule_is_safe_inside_a_style_and_small():
     assert n > 100 and len(F.font_face(sample)) < 220 * n + 1500            # 一个汉字约 0.2 KB，不是整份的 1.6 MB
 
 
+def test_the_script_carries_the_same_font():
+    script = F.font_script(SENTENCE)
+    (data,) = re.findall(r'atob\("([A-Za-z0-9+/=]+)"\)', script)
+    assert data in F.font_face(SENTENCE) and re.findall('unicodeRange:"([^"]*)"', script)[0] in F.font_face(SENTENCE)
+    assert F.font_script("abc") == "" and not re.search("[<>\\n]", script.replace("=>", ""))
+
+
 def test_html_gets_the_font_by_class():
     page = F.font_style(SENTENCE)
     assert page.startswith("<style>") and page.count("</style>") == 1 and F.font_face(SENTENCE) in page
@@ -72,7 +79,7 @@ def test_system_fonts_come_first_everywhere():
 
 def test_a_missing_font_file_is_told_in_chinese(monkeypatch, tmp_path):
     monkeypatch.setattr(F, "FONT_FILE", tmp_path / "gone.otf")
-    for cached in (F._source, F._face):
+    for cached in (F._source, F._encoded):
         cached.cache_clear()
     try:
         with pytest.raises(FileNotFoundError, match="找不到中文字体文件 gone.otf"):

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import torch
 from test_attention import SENTENCE, char_tokenizer, tiny_bert
+from test_web_fonts import carried
 
+from utils import attention_sides as sides
+from utils import bertviz_views
 from utils import stepper as S
 from utils import widget_parts as P
 from utils import widgets as W
@@ -111,7 +114,7 @@ def uniform(tokens: int, layers: int = 12, heads: int = 12) -> Attentions:
 
 def sent_bytes(widget) -> int:
     """一个小部件送给网页的字节数：权重、字体、脚本、样式和其余属性。"""
-    parts = [value if isinstance(value, bytes) else str(value).encode() for value in widget.get_state().values()]
+    parts = [value if isinstance(value, bytes) else str(value).encode(errors="surrogatepass") for value in widget.get_state().values()]
     return sum(map(len, parts))
 
 
@@ -274,6 +277,38 @@ def test_every_view_leaves_a_static_picture(shown, view, kinds):
     tokenizer = build_tokenizer("char", [SENTENCE])
     W.show_attention(tiny_bert(), tokenizer, SENTENCE, view=view)
     assert [type(thing).__name__ for thing in shown] == kinds and not plt.get_fignums()
+
+
+@pytest.mark.parametrize("view", ["head", "model", "neuron"])
+def test_the_bertviz_views_read_the_sentence_once(monkeypatch, shown, view):
+    """静态图与 bertviz 用的是同一次读出的注意力。"""
+    read, real = [], get_attentions
+    monkeypatch.setattr(sides, "get_attentions", lambda *rest: read.append(1) or real(*rest))
+    monkeypatch.setattr(bertviz_views, "get_attentions", lambda *rest: read.append(1) or real(*rest))
+    W.show_attention(tiny_bert(), build_tokenizer("char", [SENTENCE]), SENTENCE, view=view)
+    assert len(read) == 1 and len(shown) == 2
+
+
+def test_attentions_of_another_sentence_are_refused():
+    tokenizer = build_tokenizer("char", [SENTENCE])
+    found = get_attentions(tiny_bert(), tokenizer, SENTENCE)
+    with pytest.raises(ValueError, match="读的不是这句话"):
+        bertviz_views.bertviz_html(tiny_bert(), tokenizer, SENTENCE[:3], attentions=found)
+
+
+def letters(widget) -> set[str]:
+    return {chr(code) for code in carried(widget.font).getBestCmap()}
+
+
+def test_the_font_follows_everything_that_is_shown():
+    tokenizer = build_tokenizer("char", [SENTENCE + "雨雪"])
+    widget = W.AttentionWidget(tiny_bert(), tokenizer, SENTENCE, compare="雪", names=("甲", "乙"))
+    assert letters(widget) >= set(SENTENCE) | set("雪甲乙层头矩阵连线谁在看")
+    widget.text, widget.other_text = "雨", "日"
+    assert letters(widget) >= set("雨日甲乙层") and "雪" not in letters(widget)
+    widget.text = ""
+    assert letters(widget) >= {char for char in widget.error if "一" <= char <= "龥"} and "雨" in letters(widget)
+    assert letters(S.AttentionStepper(get_head_vectors(tiny_bert(), tokenizer, SENTENCE))) >= set(SENTENCE) | set("掩码点积权重")
 
 
 def test_the_entry_refuses_what_a_view_cannot_do(tokenizer):

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 from utils.plotting import COLORS
-from utils.web_fonts import STACK, font_face
+from utils.web_fonts import STACK, font_script
 
 MAX_BYTES = 1_500_000  # 一个视图（连同 iframe 的外壳）最多这么大，再大就拖慢整本 notebook
 HOW = {
@@ -38,7 +38,7 @@ REQUIRE = """window.requirejs = (names, run) => {
   const d3 = Object.assign({}, window.d3, {schemeCategory10: COLORS});
   run(...names.map(name => ({jquery: window.jQuery, d3})[name]));
 };""".replace("COLORS", json.dumps(PALETTE))
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; font-src data:"  # 浏览器替我们守着：什么也不许取
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"  # 浏览器替我们守着：什么也不许取
 STYLE = """html{color-scheme:light} body{margin:8px;background:#fff;color:#111;font-size:14px;line-height:1.5}
 body,body *{font-family:STACK!important}
 p{margin:0 0 6px} .note{border-left:4px solid #D55E00;padding-left:8px} select{font-size:14px}
@@ -122,5 +122,6 @@ def _document(body: str, view: str, notes: list[str], written: str) -> str:
     reminders = "".join(f'<p class="note">{html.escape(note)}</p>\n' for note in notes)
     return (f'<!DOCTYPE html>\n<html lang="zh-CN">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<title>bertviz 的 {view} 视图</title>\n'
-            f'<style>{STYLE}\n{font_face(body + HOW[view] + reminders + written)}</style>\n</head>\n<body class="{view}">\n'
+            f'<style>{STYLE}</style>\n<script>{font_script(body + HOW[view] + reminders + written)}</script>\n</head>\n'
+            f'<body class="{view}">\n'
             f'<p>{HOW[view]}</p>\n{reminders}{body}\n</body>\n</html>\n')

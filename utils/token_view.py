@@ -123,14 +123,23 @@ def token_playground(tokenizers: Mapping[str, object], text: str, counts: Mappin
     """文本框加各粒度的方块，边输入边更新；counts 同 ``tokens_html``。返回一个 ipywidgets 的 ``VBox``。"""
     from ipywidgets import HTML, Layout, Text, VBox
 
+    from utils.web_fonts import CLASS
+    from utils.widget_parts import ChineseFont
+
     box = Text(value=text, description="文字：", layout=Layout(width="95%"), continuous_update=True)
     view = HTML(tokens_html(tokenizers, text, counts))
 
+    font = ChineseFont(box.description, text, view.value)
+
     def update(change):
-        view.value = tokens_html(tokenizers, change["new"], counts)
+        page = tokens_html(tokenizers, change["new"], counts)
+        font.carry_font(box.description, change["new"], page)
+        view.value = page
 
     box.observe(update, names="value")
-    return VBox([box, view])
+    whole = VBox([box, view, font])
+    whole.add_class(CLASS)
+    return whole
 
 
 def draw_tokens(tokenizers: Mapping[str, object], text: str, width: float = 46.0):

@@ -3,8 +3,8 @@
 办法：先用系统自己的字体；系统里没有的字，用随页面送去的一小份字体，只含页面上写着的那些字（一个汉字约 0.1 KB）。
 整份字体（data/fonts/，1.6 MB，来源与许可证见 utils.fonts）太大，不能跟着每张图走。
 
-怎样用：样式里写 font-family: STACK，再把 font_face(页面上的文字) 写进同一个页面的 <style>。
-一个页面里可以有许多份，各管各的字，互不覆盖；要添新的字，再添一份就行。
+怎样用：小部件继承 utils.widget_parts.CourseWidget，ipywidgets 的盒子里放一个 ChineseFont，静态的 HTML 用 font_style，
+整个网页用 font_script。一个页面里可以有许多份，各管各的字，互不覆盖；要添新的字，再添一份就行。
 """
 
 from __future__ import annotations
@@ -29,25 +29,37 @@ def font_face(text: str) -> str:
     返回：CSS；没有要带的字就是空串。全是 ASCII，没有引号、尖括号和外部地址，可以直接写进 <style> 或 SVG。
     错误：FileNotFoundError：找不到 data/fonts/ 里的字体文件。
     """
-    return _face("".join(sorted({char for char in text if ord(char) > 0x7F})))
+    data, ranges = _parts(text)
+    rule = f"font-family:{FAMILY};src:url(data:font/woff;base64,{data}) format(woff);unicode-range:{ranges}"
+    return f"@font-face{{{rule}}}" if data else ""
+
+
+def font_script(text: str) -> str:
+    """一段 JavaScript，作用同 font_face，放在网页开头；字体马上就能用，不像 CSS 里的要等一会儿。参数、错误同 font_face。"""
+    data, ranges = _parts(text)
+    face = f'new FontFace("{FAMILY}",Uint8Array.from(atob("{data}"),c=>c.charCodeAt(0)),{{unicodeRange:"{ranges}"}})'
+    return f"document.fonts.add({face})" if data else ""
 
 
 def font_style(text: str) -> str:
     """一个 <style>：除了 font_face(text)，还让类名是 CLASS 的元素（连同里面的一切）都用 STACK。
 
-    给 HTML 输出和 ipywidgets 用：元素写 class="course-font"，或者 box.add_class(CLASS)。参数、错误同 font_face。
+    给静态的 HTML 输出用：元素写 class="course-font"。小部件用 utils.widget_parts。参数、错误同 font_face。
     """
     return f"<style>{font_face(text)}.{CLASS},.{CLASS} *{{font-family:{STACK}}}</style>"
 
 
+def _parts(text: str) -> tuple[str, str]:
+    """（字体的 base64，unicode-range 的值），只含 text 里的非 ASCII 字；一个也没有就都是空串。"""
+    return _encoded("".join(sorted({char for char in text if ord(char) > 0x7F})))
+
+
 @lru_cache(maxsize=64)
-def _face(chars: str) -> str:
+def _encoded(chars: str) -> tuple[str, str]:
     codes = [ord(char) for char in chars if ord(char) in _source()[1]]
     if not codes:
-        return ""
-    data = base64.b64encode(subset_font(codes)).decode("ascii")
-    ranges = ",".join(f"U+{code:X}" for code in codes)
-    return f"@font-face{{font-family:{FAMILY};src:url(data:font/woff;base64,{data}) format(woff);unicode-range:{ranges}}}"
+        return "", ""
+    return base64.b64encode(subset_font(codes)).decode("ascii"), ",".join(f"U+{code:X}" for code in codes)
 
 
 @cache

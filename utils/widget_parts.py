@@ -11,7 +11,7 @@ import traitlets as t
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from utils.web_fonts import font_face
+from utils.web_fonts import CLASS, STACK, font_face
 
 STATIC = Path(__file__).parent / "static"
 MAX_SENT = 1_000_000  # 一个小部件至多送这么多字节给网页（权重、脚本、样式、字体加在一起）
@@ -35,6 +35,20 @@ class CourseWidget(anywidget.AnyWidget):
     def carry_font(self, *texts: str) -> None:
         """让 font 含有脚本里的提示语和 texts 里的每一个字。"""
         self.font = font_face(str(self._esm) + "".join(texts))
+
+
+class ChineseFont(CourseWidget):
+    """看不见的小部件：让同一个盒子里 ipywidgets 的控件也有汉字可用。盒子要 add_class(utils.web_fonts.CLASS)，并把它放在里面。
+
+    文字变了就再 carry_font(文字)。首次使用：02_tokenization。
+    """
+
+    _esm = static("common.js", "font.js")
+    _css = f".{CLASS}, .{CLASS} * {{ font-family: {STACK}; }}"
+
+    def __init__(self, *texts: str):
+        super().__init__()
+        self.carry_font(*texts)
 
 
 def show_figure(figure: Figure) -> None:

@@ -383,7 +383,7 @@ torch.testing.assert_close([p for _, p in mine], [guess["score"] for guess in or
 
 # %%
 def draw(text, k=6):
-    rows = fill(text, k)
+    rows = fill(text, k)[:6]                                              # 再多就画不下了
     if not rows:
         raise ValueError("这句话里没有 [MASK]。请把要猜的字换成 [MASK]。")
     fig, axes = plt.subplots(1, len(rows), figsize=(min(9, 2.4 * len(rows) + 0.6), 2.6), squeeze=False)
@@ -406,22 +406,9 @@ _ = draw(question)
 # （在网页上看这本 notebook 时没有输入框，上面那张图就是它的样子。）图画好以后变成 PNG，放进一个图片控件；写错了，错误说明显示在框下。
 
 # %%
-import ipywidgets as widgets
-from utils.plotting import figure_png
+from utils.playground import figure_playground
 
-box = widgets.Text(value="今天是个[MASK][MASK]的日子。", continuous_update=False, description="填空：",
-                   layout=widgets.Layout(width="90%"))
-picture, message = widgets.Image(format="png"), widgets.Label()
-
-def refresh(change=None):
-    try:
-        picture.value, message.value = figure_png(draw(box.value)), ""
-    except ValueError as problem:
-        message.value = str(problem)
-
-box.observe(refresh, "value")
-refresh()
-widgets.VBox([box, message, picture])
+figure_playground(draw, "今天是个[MASK][MASK]的日子。", "填空：")
 
 # %% [markdown]
 # ## 8 它学会了什么？按词元的种类看

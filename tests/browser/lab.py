@@ -83,11 +83,12 @@ def workplace(notebooks: list[Path], folder: Path) -> None:
 
 
 @contextmanager
-def serve(folder: Path, dark: bool = False, app: str = "lab", **environment: str) -> Iterator[str]:
+def serve(folder: Path, dark: bool = False, app: str = "lab", settings: dict | None = None,
+          **environment: str) -> Iterator[str]:
     """在 folder 上启动 JupyterLab 或 Notebook 7(不读用户自己的设置)，给出带令牌的网址前缀，离开时关掉。"""
     module, settings_class, prefix = APPS[app]
     config = folder / ".config"
-    for name, values in SETTINGS.items():
+    for name, values in (SETTINGS | (settings or {})).items():
         if dark and "theme" in values:
             values = {"theme": "JupyterLab Dark"}
         target = config / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -137,7 +138,10 @@ def wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 90)
 
 
 IDLE = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)"
+RUN_ALL = """() => {
+  window.courseDone = false;
+  window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => { window.courseDone = true; });
+}"""
 
 
 class Lab:
@@ -173,10 +177,15 @@ class Lab:
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * timeout)
         self.page.wait_for_function(IDLE, timeout=1000 * timeout)
 
-    def run_all(self) -> None:
-        """全部运行，等到跑完。"""
+    def run_all(self, timeout: float = 1800) -> None:
+        """全部运行，等到跑完；最多等 timeout 秒。"""
         self.page.evaluate(RUN_ALL)
+        self.page.wait_for_function("() => window.courseDone", timeout=1000 * timeout, polling=200)
         self.page.wait_for_timeout(1500)
+
+    def shut_down(self) -> None:
+        """关掉这个服务器上的全部内核，把内存还回去。"""
+        self.page.evaluate("() => window.jupyterapp.serviceManager.sessions.shutdownAll()")
 
     def cell_errors(self) -> list[str]:
         """出错的单元格的错误信息。"""
@@ -207,14 +216,17 @@ class Lab:
 
 @contextmanager
 def lab(notebooks: list[Path], dark: bool = False, width: int = 1280, height: int = 900, app: str = "lab",
-        **environment: str) -> Iterator[Lab]:
-    """摆好副本、启动 app(lab 或 notebook)和 Chromium，给出 Lab;environment 是给内核的环境变量。"""
+        settings: dict | None = None, **environment: str) -> Iterator[Lab]:
+    """摆好副本、启动 app(lab 或 notebook)和 Chromium，给出 Lab。
+
+    settings：另外的 JupyterLab 设置，{扩展名：{项：值}}；environment：给内核的环境变量。
+    """
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place, sync_playwright() as playwright:
         folder = Path(place)
         workplace(notebooks, folder)
-        with serve(folder, dark, app, **environment) as address:
+        with serve(folder, dark, app, settings, **environment) as address:
             blocked = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
             browser = playwright.chromium.launch(executable_path=find_chromium(),
                                                  args=["--no-sandbox", blocked])

@@ -136,7 +136,7 @@ def test_hostile_tokens_are_drawn_as_text(show, view):
     drawn = texts(inside, where)
     assert drawn[1:14] == [{"\u202e": "U+202E", "\0": "U+0000"}.get(token, token) for token in HOSTILE]
     assert drawn[14] == "<img/onerror…" and inside.locator("img, b").count() == 0
-    assert inside.locator("script").count() == 3 + (view == "neuron")
+    assert inside.locator("script").count() == 4 + (view == "neuron")
 
 
 def test_nothing_may_be_fetched_even_if_a_script_tries(char, show):

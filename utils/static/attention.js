@@ -140,7 +140,7 @@ function render({ model, el }) {
   async function saveAs(kind) {
     const name = `attention-${compare ? "compare-" : ""}layer${model.get("layer")}-head${model.get("head")}.${kind.toLowerCase()}`;
     if (kind === "CSV") return download(new Blob([headCsv(panels)], { type: "text/csv;charset=utf-8" }), name);
-    const text = inPrintColors(() => pictureSvg(root, panels));
+    const text = inPrintColors(() => pictureSvg(root, panels, model.get("font")));
     download(kind === "SVG" ? new Blob([text], { type: "image/svg+xml;charset=utf-8" }) : await svgToPng(text), name);
   }
 

@@ -40,13 +40,30 @@ function save(model, changes) {
 let nextId = 0;
 const newId = (prefix) => `${prefix}-${Date.now().toString(36)}-${nextId++}`;
 
-// 中文字体：CSS 由 Python 的 utils.web_fonts.font_face 给出，系统里没有的字才用得上。写进根元素里的 <style>
-function addFont(root, css) {
-  if (css) root.append(html("style", { class: "hz-font" }, css));
+// 中文字体：CSS 由 Python 的 utils.web_fonts.font_face 给出，系统里没有的字才用得上。返回撤掉它的函数。
+// 不写进 <style>，而把字体的字节直接交给浏览器：那样不用等，马上就能用。
+function addFont(css) {
+  const [, data, range] = css.match(/base64,([^)]*)\).*unicode-range:([^}]*)/) ?? [];
+  if (!data) return () => {};
+  const bytes = Uint8Array.from(atob(data), (char) => char.charCodeAt(0));
+  const face = new FontFace(css.match(/font-family:([^;]*)/)[1], bytes, { unicodeRange: range });
+  document.fonts.add(face);
+  return () => document.fonts.delete(face);
 }
-function followFont(root, model) {   // 属性 font 变了，字体跟着换；返回解除监听的函数
-  const style = html("style", { class: "hz-font" }, model.get("font"));
-  root.prepend(style);
-  return listen(model, ["font"], () => { style.textContent = model.get("font"); });
+// Chromium 记得每个词上次用的是哪个字形，画成过方框的字，来了字体也还是方框；换一个不存在的字体特性，它才会重新找
+function reshape(root) {
+  const next = window.courseFontVersion = (window.courseFontVersion ?? 0) + 1;
+  root.style.fontFeatureSettings = `"h${(next % 46656).toString(36).padStart(3, "0")}" 1`;
 }
-const fontCss = (root) => Array.from(root.querySelectorAll("style.hz-font"), (style) => style.textContent).join("");
+function followFont(root, model) {   // 属性 font 变了，字体跟着换；返回撤掉字体的函数
+  let remove = () => {};
+  const update = () => {
+    const old = remove;
+    remove = addFont(model.get("font"));
+    old();
+    reshape(root);
+  };
+  update();
+  const stop = listen(model, ["font"], update);
+  return () => { stop(); remove(); };
+}

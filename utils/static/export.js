@@ -16,7 +16,7 @@ function standalone(source) {
 }
 
 // 各栏并排放进一张 SVG，上面写明是哪一层、哪一个头
-function pictureSvg(root, panels) {
+function pictureSvg(root, panels, font) {
   const style = getComputedStyle(root), gap = 24, top = 40, ink = style.color;
   const outer = svg("svg", { "font-family": style.fontFamily });
   let x = gap, height = 0;
@@ -32,7 +32,7 @@ function pictureSvg(root, panels) {
   const width = Math.ceil(x), all = Math.ceil(height + top + gap / 2);
   fill(outer, { width, height: all, viewBox: `0 0 ${width} ${all}` }, []);
   // 字体也写进去：存下的图拿到没有中文字体的机器上，照样不出方框
-  outer.prepend(svg("style", {}, fontCss(root)), svg("rect", { width, height: all, fill: style.backgroundColor }));
+  outer.prepend(svg("style", {}, font), svg("rect", { width, height: all, fill: style.backgroundColor }));
   return new XMLSerializer().serializeToString(outer);
 }
 

@@ -35,11 +35,16 @@ function render({ model, el }) {
     formula, status, html("div", { class: "hz-main" }, picture), hint,
     html("details", {}, html("summary", {}, "数值表"), html("div", { class: "hz-scroll" }, table)));
 
-  // 一条向量：每格一维，蓝为正、橙为负，越深绝对值越大
-  function strip(values, x, y, cell, height, most, fade = 1) {
-    return values.map((value, d) => svg("rect", { x: x + d * cell, y: y - height / 2, width: Math.max(cell - 0.5, 1), height,
-      class: value < 0 ? "hz-negative" : "hz-positive", "fill-opacity": fade * clamp(Math.abs(value) / most, 0.02, 1) }));
+  // 一条向量：每格一维，蓝为正、橙为负，越深绝对值越大。颜色相同的格子并成一个 SVG 元素：几千个格子也画得快
+  const LEVELS = 40;
+  function strip(groups, values, x, y, cell, height, most, fade = 1) {
+    const width = Math.max(cell - 0.5, 1);
+    values.forEach((value, d) => {
+      const level = Math.max(1, Math.round(LEVELS * fade * clamp(Math.abs(value) / most, 0.02, 1))), key = value < 0 ? -level : level;
+      groups.set(key, (groups.get(key) ?? "") + `M${(x + d * cell).toFixed(1)} ${y - height / 2}h${width.toFixed(1)}v${height}h-${width.toFixed(1)}z`);
+    });
   }
+  const stripPaths = (groups) => Array.from(groups, ([key, d]) => svg("path", { d, class: key < 0 ? "hz-negative" : "hz-positive", "fill-opacity": Math.abs(key) / LEVELS }));
   function draw() {
     const names = tokens().map((token) => shorten(token)), T = names.length, i = clamp(model.get("token"), 0, T - 1), s = model.get("step"), d = D();
     const q = vector("q", i), scores = matrix("scores", i), scaled = matrix("scaled", i), masked = matrix("masked", i), weights = matrix("weights", i);
@@ -53,18 +58,19 @@ function render({ model, el }) {
     const X = [label, label + wide + 18]; 
     for (const width of [84, 84, 84, 200]) X.push(X[X.length - 1] + width);
     const vLeft = X[5] + 6, width = vLeft + wide + 12, height = top + T * step + (s >= 4 ? 62 : 14);
-    const y = (j) => top + (j + 0.5) * step, parts = [];
+    const y = (j) => top + (j + 0.5) * step, parts = [], groups = new Map();
     const focus = [[X[0] - 6, X[2] - 8], [X[2] - 8, X[3] - 8], [X[3] - 8, X[4] - 8], [X[4] - 8, X[5] - 4], [X[5] - 2, width - 4]][s];
     parts.push(svg("rect", { x: focus[0], y: 44, width: focus[1] - focus[0], height: top - 44 + T * step + 6, rx: 6, class: "hz-frame" }));
     parts.push(svg("text", { x: label - 10, y: 20, "text-anchor": "end", class: "hz-token hz-picked", "font-size": size }, names[i]),
-      ...strip(q, X[0], 20, cell, 18, qMost), svg("text", { x: X[0] + wide + 8, y: 20, class: "hz-heading" }, `← 查询 q，${d} 维`));
+      svg("text", { x: X[0] + wide + 8, y: 20, class: "hz-heading" }, `← 查询 q，${d} 维`));
+    strip(groups, q, X[0], 20, cell, 18, qMost);
     const headings = [[X[0], "键 k"], [X[1] + 56, "q·k"], [X[2] + 56, "÷ √d"], [X[3] + 56, "掩码后"], [X[4], "权重"], [vLeft, "值 v"]];
     headings.forEach(([x, text], c) => { if (c === 0 || c - 1 <= s || (c === 5 && s >= 4)) parts.push(svg("text", { x, y: 64, class: "hz-heading", "text-anchor": c >= 1 && c <= 3 ? "end" : "start" }, text)); });
     names.forEach((name, j) => {
       const off = s >= 2 && !allowed[j], dim = off ? " hz-off" : "";
       const number = (x, text, extra = "") => parts.push(svg("text", { x: x + 56, y: y(j), "text-anchor": "end", "font-size": 14, class: "hz-number" + extra + dim }, text));
-      parts.push(svg("text", { x: label - 10, y: y(j), "text-anchor": "end", "font-size": size, class: "hz-token" + (j === i ? " hz-picked" : "") + dim }, name),
-        ...strip(keys[j], X[0], y(j), cell, step * 0.62, kMost, off ? 0.25 : 1));
+      parts.push(svg("text", { x: label - 10, y: y(j), "text-anchor": "end", "font-size": size, class: "hz-token" + (j === i ? " hz-picked" : "") + dim }, name));
+      strip(groups, keys[j], X[0], y(j), cell, step * 0.62, kMost, off ? 0.25 : 1);
       number(X[1], show(scores[j]), s === 0 ? " hz-now" : "");
       if (s >= 1) number(X[2], show(scaled[j]), s === 1 ? " hz-now" : "");
       if (s >= 2) number(X[3], show(masked[j]), s === 2 ? " hz-now" : "");
@@ -72,14 +78,15 @@ function render({ model, el }) {
         parts.push(svg("rect", { x: X[4], y: y(j) - step * 0.3, width: Math.max(0.5, 140 * weights[j]), height: step * 0.6, rx: 2, class: "hz-bar" }),
           svg("text", { x: X[4] + 140 * weights[j] + 6, y: y(j), "font-size": 12, class: "hz-number" }, show(weights[j])));
       }
-      if (s >= 4) parts.push(...strip(values[j], vLeft, y(j), cell, step * 0.62, vMost, Math.max(0.06, opacity(weights[j]))));
+      if (s >= 4) strip(groups, values[j], vLeft, y(j), cell, step * 0.62, vMost, Math.max(0.06, opacity(weights[j])));
     });
     if (s >= 4) {
       const yOut = top + T * step + 36;
       parts.push(svg("line", { x1: vLeft, x2: vLeft + wide, y1: yOut - 20, y2: yOut - 20, class: "hz-rule" }),
-        svg("text", { x: vLeft - 10, y: yOut, "text-anchor": "end", class: "hz-heading" }, `「${names[i]}」的新向量 =`), ...strip(output, vLeft, yOut, cell, 20, most(output)));
+        svg("text", { x: vLeft - 10, y: yOut, "text-anchor": "end", class: "hz-heading" }, `「${names[i]}」的新向量 =`));
+      strip(groups, output, vLeft, yOut, cell, 20, most(output));
     }
-    picture.replaceChildren(svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, ...parts));
+    picture.replaceChildren(svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, ...parts, ...stripPaths(groups)));
 
     const best = weights.indexOf(Math.max(...weights)), name = tokens()[i], other = tokens()[best];
     const hidden = allowed.filter((ok) => !ok).length, root2 = Math.sqrt(d);

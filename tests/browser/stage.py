@@ -1,0 +1,142 @@
+"""不经过 Jupyter，直接在浏览器里演一个小部件：模型的那一头就是测试里的 Python 对象。比开一个 JupyterLab 快得多。
+
+还能装成一台没有中文字体的机器：浏览器只看得见 matplotlib 带的 DejaVu。
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lab
+import matplotlib
+
+PAGE = '<!DOCTYPE html><html><head><meta charset="utf-8"></head><body data-jp-theme-light="true"><div id="stage"></div></body></html>'
+FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>"""
+# anywidget 给 render 的 model：set 马上触发 change 事件，save_changes 才送给 Python
+PERFORM = """async ([script, sent]) => {
+  const values = {}, listeners = {}, pending = new Set();
+  const view = (base64) => new DataView(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)).buffer);
+  const decode = (value) => value?.bytes === undefined ? value : view(value.bytes);
+  const put = (name, value) => {
+    if (values[name] === value) return;
+    values[name] = value;
+    for (const callback of [...(listeners[`change:${name}`] ?? [])]) callback();
+  };
+  const receive = (state) => {   // 先把值都放好，再一个个通知，和真的一样
+    const fresh = Object.entries(state).map(([name, value]) => [name, decode(value)]).filter(([name, value]) => values[name] !== value);
+    for (const [name, value] of fresh) values[name] = value;
+    for (const [name] of fresh) for (const callback of [...(listeners[`change:${name}`] ?? [])]) callback();
+  };
+  const model = {
+    get: (name) => values[name],
+    set: (name, value) => { pending.add(name); put(name, value); },
+    save_changes: async () => {
+      const changes = Object.fromEntries([...pending].map((name) => [name, values[name]]));
+      pending.clear();
+      receive(await window.toPython(changes));
+    },
+    on: (event, callback) => (listeners[event] ??= new Set()).add(callback),
+    off: (event, callback) => listeners[event]?.delete(callback),
+  };
+  receive(sent);
+  window.stageModel = model;
+  const module = await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
+  await module.default.render({ model, el: document.getElementById("stage") });
+}"""
+
+# 直接写着汉字、看得见的最里层元素，挨个编号；返回它们的文字
+LEAVES = """(root) => {
+  const texts = [], skip = ['STYLE', 'SCRIPT', 'TITLE', 'OPTION'];
+  document.querySelectorAll('[data-leaf]').forEach((node) => node.removeAttribute('data-leaf'));
+  for (const node of document.querySelector(root).querySelectorAll('*')) {
+    const seen = node.checkVisibility({ contentVisibilityAuto: true }) && node.getClientRects().length;
+    if (node.firstElementChild || skip.includes(node.tagName) || !seen || !/[\\u2e80-\\uffef]/.test(node.textContent)) continue;
+    node.setAttribute('data-leaf', texts.length);
+    texts.push(node.textContent);
+  }
+  return texts;
+}"""
+
+
+def packed(state: dict) -> dict:
+    """小部件的状态，字节写成 base64；anywidget 自己的和 ipywidgets 的几项不要。"""
+    return {name: {"bytes": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+            for name, value in state.items() if not name.startswith("_") and name not in ("layout", "tabbable", "tooltip")}
+
+
+class Stage:
+    """一个页面。属性：page；problems：控制台的报错、警告和一切网络请求。"""
+
+    def __init__(self, page):
+        self.page, self.problems, self.widget = page, [], None
+        page.on("console", lambda line: self.problems.append(line.text) if line.type in ("error", "warning") else None)
+        page.on("pageerror", lambda problem: self.problems.append(str(problem)))
+        page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:", "about:"))
+                else self.problems.append(request.url))
+        page.expose_function("toPython", self._changed)
+        page.set_default_timeout(60_000)
+
+    def _changed(self, changes: dict) -> dict:
+        before = packed(self.widget.get_state())
+        for name, value in changes.items():
+            setattr(self.widget, name, value)
+        after = packed(self.widget.get_state())
+        return {name: value for name, value in after.items() if value != before[name]}
+
+    def show(self, widget, folder: Path, dark: bool = False):
+        """演这个小部件，返回它的根元素。"""
+        self.widget, file = widget, folder / "stage.html"
+        page = PAGE if not dark else PAGE.replace('light="true"', 'light="false" style="background:#111;--jp-layout-color0:#111;'
+                                                  '--jp-layout-color1:#1c1c1c;--jp-layout-color2:#2b2b2b;--jp-ui-font-color0:#fff;--jp-ui-font-color1:#ddd"')
+        file.write_text(page, encoding="utf-8")
+        self.page.goto(file.as_uri())
+        self.page.add_style_tag(content=str(widget._css))
+        self.page.evaluate(PERFORM, [str(widget._esm), packed(widget.get_state())])
+        self.page.wait_for_timeout(100)
+        return self.page.locator(".hz")
+
+    def open(self, content: str, folder: Path) -> None:
+        """打开一段网页。"""
+        file = folder / "stage.html"
+        file.write_text(content, encoding="utf-8")
+        self.page.goto(file.as_uri())
+
+    def boxes(self, root: str = "body") -> list[str]:
+        """哪些汉字没有用上课程的字体（在没有中文字体的机器上就是方框）：问浏览器它实际用的是什么字体。"""
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("DOM.enable")
+        session.send("CSS.enable")
+        top = session.send("DOM.getDocument")["root"]["nodeId"]
+        found, texts = [], self.page.evaluate(LEAVES, root)
+        assert texts, "页面上没有汉字，这样检查不出什么"
+        for n, text in enumerate(texts):
+            node = session.send("DOM.querySelector", {"nodeId": top, "selector": f"[data-leaf='{n}']"})["nodeId"]
+            fonts = session.send("CSS.getPlatformFontsForNode", {"nodeId": node})["fonts"]
+            carried = sum(font["glyphCount"] for font in fonts if font["isCustomFont"])
+            if carried < sum(0x2E80 <= ord(char) <= 0xFFEF for char in text):
+                found.append(f"{text}：{[(font['familyName'], font['glyphCount']) for font in fonts]}")
+        session.detach()
+        return found
+
+
+@contextmanager
+def chromium(folder: Path, chinese: bool = True) -> Iterator:
+    """开一个访问不了网络的 Chromium；chinese=False 时像一台没有中文字体的机器。"""
+    from playwright.sync_api import sync_playwright
+
+    environment = dict(os.environ)
+    if not chinese:
+        config = folder / "fonts.conf"
+        fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+        config.write_text(FONTS.format(fonts=fonts, cache=folder / "fontcache"), encoding="utf-8")
+        environment["FONTCONFIG_FILE"] = str(config)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=lab.find_chromium(), env=environment,
+                                             args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND"])
+        yield browser
+        browser.close()
