@@ -96,6 +96,19 @@ def test_settings_for_several(monkeypatch):
     assert P.together(torch.device("cuda"), shard=True) == {"fsdp": True, "fsdp_config": {"transformer_layer_cls_to_wrap": ["BertLayer"]}}
 
 
+def test_launch_can_be_kept_off_the_gpu(monkeypatch):
+    from utils.environment import pick_device
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device().type == "cuda"
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+    assert pick_device().type == "cpu"
+    names = "COURSE_DEVICE", "WORLD_SIZE", "OMP_NUM_THREADS"
+    tell = [sys.executable, "-c", f"import os; print(*map(os.environ.get, {names!r}))"]
+    monkeypatch.delenv("COURSE_DEVICE")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert [finish(P.launch(tell, 2, cpu_only=only)) for only in (True, False)] == [["cpu None 2"], ["None None 2"]]
+
+
 def test_saved_steps_ignores_half_written_progress(tmp_path):
     for step, whole in ((5, True), (10, True), (15, False)):
         folder = tmp_path / "trainer" / "run-x" / f"checkpoint-{step}"

@@ -70,7 +70,9 @@ PRESETS = {
 
 
 def pick_device() -> torch.device:
-    """选设备：有 NVIDIA GPU 用 cuda，其次苹果芯片的 mps，都没有就用 cpu。"""
+    """选设备：有 NVIDIA GPU 用 cuda，其次苹果芯片的 mps，都没有就用 cpu；环境变量 COURSE_DEVICE=cpu 时一律用 cpu。"""
+    if os.environ.get("COURSE_DEVICE") == "cpu":
+        return torch.device("cpu")
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

@@ -103,15 +103,17 @@ def torchrun(processes: int, arguments: Sequence[str], restarts: int = 0, module
             "--max_restarts", str(restarts), "-m", module, *map(str, arguments)]
 
 
-def launch(command: Sequence[str], threads: int = 1) -> subprocess.Popen:
+def launch(command: Sequence[str], threads: int = 1, cpu_only: bool = False) -> subprocess.Popen:
     """在课程文件夹里启动一条命令，输出（标准错误并进标准输出）可以一行一行地读。
 
     参数：
         command: 命令行，例如 torchrun 的结果。
         threads: 每个进程用几个线程；进程数 × 线程数不要超过核心数。
+        cpu_only: True 表示有 GPU 也不用：几个进程抢一块 GPU 是不行的。
     """
     env = {k: v for k, v in os.environ.items() if k not in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "COURSE_RECORDS")}
     env |= {"OMP_NUM_THREADS": str(threads), "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+    env |= {"COURSE_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""} if cpu_only else {}
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8",
                             errors="replace")
 

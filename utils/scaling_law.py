@@ -1,13 +1,14 @@
 """规模定律（scaling law）：损失随参数个数 N 和词元数 M 怎样下降；量一批小模型，拟合，再往外推。
 
 ℒ(N, M) = E + a / N^α + b / M^β。E 是语料的下限，别处只能和别的系数一起拟合，这里是算得出来的。首次实现：10_scale_up。
-形式见 Hoffmann 等（2022）；`python -m utils.scaling_law` 量出附带的 data/scaling_runs.jsonl（约一小时，停了再运行就接着量）。
+形式见 Hoffmann 等（2022）；`python -m utils.scaling_law` 量出附带的 data/scaling_runs.jsonl（十几分钟，停了再运行就接着量）。
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from utils.training import bert_config, clm_collator, encode_docs, evaluate, fix
 
 RUNS = DATA / "scaling_runs.jsonl"
 SIZES = ((2, 32, 2), (2, 48, 3), (2, 64, 4), (2, 80, 5), (2, 96, 6))      # （层数，维度，头数）
-DOCS = (2000, 4000, 8000)                          # 各练多少篇，每篇只看一遍
+DOCS = (500, 1000, 2000, 4000)                          # 各练多少篇，每篇只看一遍
 HELD = 500                                                # 在多少篇测试文档上量
 
 
@@ -55,7 +56,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Law:
-    """拟合出来的规模定律，系数同模块开头的公式；N、M 以百万计。residual 是 ln(ℒ − E) 的残差的均方根。"""
+    """拟合出来的规模定律，系数同模块开头的公式；N、M 以百万计。residual 是拟合残差的均方根。"""
 
     E: float
     a: float
@@ -75,7 +76,7 @@ def layer_parameters(model: torch.nn.Module) -> int:
 
 
 def fit_law(runs: Sequence[Run], E: float | None = None) -> Law:
-    """拟合规模定律：让 ln(ℒ − E) 与公式的差尽量小，用稳健的损失，几个离群的点不会带偏全局。
+    """拟合规模定律：让 ln(ℒ − E) 与公式的差（E 也要拟合时是 ln ℒ 的差）尽量小，用稳健的损失，几个离群的点不会带偏全局。
 
     参数：
         runs: 至少 6 次训练，N、M 各至少有 3 种。
@@ -96,11 +97,11 @@ def fit_law(runs: Sequence[Run], E: float | None = None) -> Law:
         return Law(bottom, *np.exp(x[:4]), 0.0)
 
     def gaps(x):
-        now = law(x)
-        return np.log(np.maximum(now(N, M) - now.E, 1e-12)) - np.log(loss - now.E)
+        base = 0.0 if E is None else E                    # E 也要拟合时，只能比 ln ℒ：比 ln(ℒ − E) 的话，E 越小差得越少
+        return np.log(np.maximum(law(x)(N, M) - base, 1e-12)) - np.log(loss - base)
 
     starts = [np.log([a, 0.3, b, 0.5]) for a in (0.05, 0.5) for b in (0.5, 3.0)]
-    starts = [s if E is not None else np.append(s, 0.0) for s in starts]
+    starts = starts if E is not None else [np.append(s, e) for s in starts for e in (-1.0, 1.0, 3.0)]
     best = min((least_squares(gaps, s, loss="soft_l1", f_scale=0.1) for s in starts), key=lambda r: r.cost)
     return replace(law(best.x), residual=float(np.sqrt(np.mean(gaps(best.x)**2))))
 
@@ -125,9 +126,10 @@ def train_run(size: tuple[int, int, int], docs: int, tokenizer: PreTrainedTokeni
     model.loss_type = "ForCausalLM"
     with tempfile.TemporaryDirectory() as folder:
         args = training_arguments(Path(folder), docs // preset.batch_size, preset, device, seed)
-        history = train(model, rows, clm_collator(tokenizer), args, lambda m: evaluate(m, held, shift=True), evaluations=1)
+        history = train(model, rows, clm_collator(tokenizer), args, lambda m: (math.nan, 0.0), evaluations=1)
+    nats, _ = evaluate(model, held, shift=True)           # 只在练完以后量一次
     tokens = sum(length - 1 for length in rows["length"])
-    return Run(layers, hidden, heads, layer_parameters(model), docs, tokens, history.eval_loss[-1], history.seconds, device.type)
+    return Run(layers, hidden, heads, layer_parameters(model), docs, tokens, nats, history.seconds, device.type)
 
 
 def held_out(tokenizer: PreTrainedTokenizerFast, n_docs: int = HELD) -> tuple[list[dict], float]:
@@ -144,7 +146,7 @@ def read_runs(path: Path = RUNS) -> list[Run]:
         FileNotFoundError: 文件不在。
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path.name} 不见了。请恢复（git checkout data），或用 python -m utils.scaling_law 重新量（约一小时）。")
+        raise FileNotFoundError(f"{path.name} 不见了。请恢复（git checkout data），或用 python -m utils.scaling_law 重新量（十几分钟）。")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [Run(**{name: row[name] for name in Run.__dataclass_fields__}) for row in rows]
 
@@ -156,21 +158,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.scaling_law", description="量一批小模型，写进 data/scaling_runs.jsonl")
     parser.add_argument("--out", type=Path, default=RUNS)
     parser.add_argument("--docs", type=int, nargs="+", default=DOCS, help="各练多少篇")
-    parser.add_argument("--one", action="store_true", help="只量下一次就停")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="过了这么多分钟就不再量下一次")
     options = parser.parse_args(arguments)
     _, tokenizer, _ = load_checkpoint("clm", BertLMHeadModel, prefer="shipped", is_decoder=True)
     held, _ = held_out(tokenizer)
     began = time.monotonic()
     done = {((r.layers, r.hidden, r.heads), r.docs) for r in read_runs(options.out)} if options.out.exists() else set()
-    for docs, size in ((d, s) for d in options.docs for s in SIZES):
+    for docs, size in sorted(((d, s) for d in options.docs for s in SIZES), key=lambda pair: pair[0] * pair[1][1]):     # 先便宜后贵
         if (size, docs) in done:
             continue
+        if time.monotonic() - began > 60 * options.minutes:
+            return
         row = asdict(train_run(size, docs, tokenizer, held)) | {"versions": versions()}
         with open(options.out, "a", encoding="utf-8", newline="\n") as f:
             f.write(json.dumps(row, ensure_ascii=False) + "\n")
         print(json.dumps(row, ensure_ascii=False), flush=True)
-        if options.one and time.monotonic() - began > 240:
-            return
 
 
 if __name__ == "__main__":
