@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 
 from utils.checks.cells import BadExercise, find_exercises, tag
 
-SIZE_KB = {"02": 350, "07": 500}     # 其余 300；02 的静态方块图要给全八种粒度
+SIZE_KB = {"02": 400, "07": 500}     # 其余 300；02 的静态方块图要给全八种粒度
 START = 'import sys; sys.path.insert(0, "..")'
 HARD_CAP = 40                  # 一格代码最多几行
 ABSOLUTE = re.compile(r"(?<![\w.:/~-])(/home/|/Users/|/root\b|/tmp/|/private/|/content/|/mnt/)"
