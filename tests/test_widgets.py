@@ -296,6 +296,14 @@ def test_attentions_of_another_sentence_are_refused():
         bertviz_views.bertviz_html(tiny_bert(), tokenizer, SENTENCE[:3], attentions=found)
 
 
+def test_subwords_are_merged_at_first_and_in_every_new_sentence(tokenizer, monkeypatch):
+    monkeypatch.setattr(sides, "word_groups", lambda tok, text, pair: [None, 0, 0, *range(1, len(text) - 1), None])   # 头两个字是一个词
+    widget = W.AttentionWidget(tiny_bert(), tokenizer, SENTENCE, subwords="merge")
+    assert widget.tokens == ["[CLS]", SENTENCE[:2], *SENTENCE[2:], "[SEP]"]
+    widget.text = "今天晴"
+    assert widget.tokens == ["[CLS]", "今天", "晴", "[SEP]"] and len(widget.weights) == 2 * 4 * 4 ** 2
+
+
 def letters(widget) -> set[str]:
     return {chr(code) for code in carried(widget.font).getBestCmap()}
 

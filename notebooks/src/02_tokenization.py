@@ -590,7 +590,7 @@ for name in LOSSLESS:
 # %%
 from utils.token_view import count_tokens, draw_tokens, token_playground
 
-text = "球拍卖完了，饕😀 A"
+text = "拍卖完了，饕😀"
 counts = count_tokens(tokenizers, train)
 token_playground(tokenizers, text, counts)
 
