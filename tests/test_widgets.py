@@ -236,6 +236,13 @@ def test_a_hostile_live_sentence_is_drawn_or_refused_in_chinese(tokenizer, text)
     assert bool(widget.error) == (text in LIVE_TEXTS[-2:] or len(text) > 22)
 
 
+def test_the_first_tokens_are_made_visible_too():
+    """词表里就有看不见的字符时，送出去的也是看得见的写法；两栏都是。"""
+    found = Attentions(["好", "\u202e", "\0", " "], torch.full((1, 1, 4, 4), 0.25))
+    widget = W.AttentionWidget(attentions=found, compare=found)
+    assert widget.tokens == widget.other_tokens == ["好", "U+202E", "U+0000", "␣"]
+
+
 def test_a_second_model_reads_the_same_sentence(tokenizer):
     other = tiny_bert(layers=3, heads=2)
     widget = W.AttentionWidget(tiny_bert(), tokenizer, SENTENCE, compare=other, names=("甲", "\u202e乙"), layer=2)
