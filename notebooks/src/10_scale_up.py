@@ -518,10 +518,12 @@ lesson.record("拟合出来的 E ÷ 真的下限", free.E / E)
 for C in (1e13, 1e14, 1e15):
     sizes = np.geomspace(1e4, 1e8, 400)
     best = sizes[np.argmin(law(sizes, C / (6 * sizes)))]
-    each = C / (6 * best)
-    print(f"C = {C:.0e}：最好练 {best / 1e6:.2f} 百万参数，{each / 1e6:,.1f} 百万词元，每个参数 {each / best:.0f} 个词元")
+    each, edge = C / (6 * best), best in (sizes[0], sizes[-1])
+    print(f"C = {C:.0e}：" + ("最低点落在搜索范围的边上，这条拟合给不出建议（数据太少，还没下坡）" if edge else
+          f"最好练 {best / 1e6:.2f} 百万参数，{each / 1e6:,.1f} 百万词元，每个参数 {each / best:.0f} 个词元"))
 
 # %% [markdown]
+# 若上面说「给不出建议」，就是附带的训练还太少，曲线没有下坡：先照 4.4 节末尾多量几档。
 # Hoffmann 等（2022）在真文字上得到的是约 20 个词元配一个参数，而且随规模几乎不变。我们的语料规律、重复，数不会相同；
 # 能搬走的是办法：**先练一批小的，拟合，再决定大的怎么练。**
 #
