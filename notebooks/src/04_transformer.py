@@ -443,7 +443,7 @@ class BertEmbeddings(nn.Module):
 
 # %% [markdown]
 # 词表头（head）把每个词元的向量变成 V 个分数（logits）。BERT 在打分之前再变换一次。
-# 激活函数的名字也写在 `config` 里，`ACT2FN` 是库里的一张「名字 → 函数」的表。
+# 激活函数（activation function）的名字也写在 `config` 里，`ACT2FN` 是库里的一张「名字 → 函数」的表。
 
 # %%
 from transformers.activations import ACT2FN
@@ -618,7 +618,7 @@ print(f"因果：完全不变；双向：最多变了 {leak:.1f}")
 assert leak > 1e-2
 
 # %% [markdown]
-# 于是就能一个字一个字地写：每次取最后一个位置概率最大的字，接到后面再来（贪心；09 会讲更好的办法）。
+# 于是就能一个字一个字地写：每次取最后一个位置概率最大的字，接到后面再来（贪心，greedy；09 会讲更好的办法）。
 
 # %%
 ids = writer_tokenizer("今天是个", return_tensors="pt")["input_ids"][:, :-1]   # 去掉末尾的 [SEP]
