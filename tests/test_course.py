@@ -123,7 +123,7 @@ def test_help_is_friendly():
 
 @pytest.mark.parametrize("words, expected", [
     (["labb"], "你是不是想写 lab?"),
-    (["xyz"], "可以用：lab、run、build、test、release、grade、slides"),
+    (["xyz"], "可以用：lab、run、build、test、setup、pack、release、grade、slides"),
     (["release"], "release 后面要写一个文件夹"),
     (["grade", "甲", "乙"], "grade 后面要写一个文件夹"),
     (["grade", "甲", "--", "-x"], "grade 不接受"),

@@ -124,14 +124,14 @@ def _quick(node: ast.stmt) -> bool:
 def needed(parts: list[str], code: str) -> list[str]:
     """definitions 里，运行 code 用得到的那些（连同它们自己要用的），次序不变。读不懂的代码，全部都要。"""
     try:
-        wanted, kept = _names(code), []
-        for part in reversed(parts):
-            if _names(part, ast.Store) & wanted:
-                kept.append(part)
-                wanted |= _names(part)
+        wanted, kept = _names(code), set()
+        defines = [_names(part, ast.Store) for part in parts]
+        while fresh := {i for i, names in enumerate(defines) if names & wanted} - kept:      # 先写的也会用到后写的
+            kept |= fresh
+            wanted = wanted.union(*(_names(parts[i]) for i in fresh))
     except (SyntaxError, ValueError, RecursionError):
         return parts
-    return kept[::-1]
+    return [parts[i] for i in sorted(kept)]
 
 
 def _names(code: str, context: type = ast.expr_context) -> set[str]:
