@@ -56,6 +56,8 @@ def test_the_saved_weights_are_whole_and_not_doubled(both):
             assert "bert.embeddings.word_embeddings.weight" in file.keys()
     assert sizes["fsdp"] == pytest.approx(sizes["ddp"], rel=0.01)
     for name, weight in models["ddp"].items():
+        if name.endswith("key.bias"):                 # 它的梯度理论上是零（softmax 不理会整行加一个数），AdamW 放大的只是舍入误差
+            continue
         torch.testing.assert_close(models["fsdp"][name], weight, rtol=1e-3, atol=1e-4)
 
 
@@ -76,7 +78,8 @@ def test_a_killed_process_is_restarted_and_training_goes_on(tmp_path, more):
 
 
 def test_accelerate_launch_is_the_same_command(tmp_path):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+    """--multi_gpu 是「几个进程」的意思，没有 GPU 也用它；写 --cpu 的话，accelerate 要靠 mpirun 才起得了几个进程。"""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
                "--mixed_precision", "no",
                "--dynamo_backend", "no", "-m", "utils.train", *COMMON, "--steps", "4", "--out", str(tmp_path)]
     finish(P.launch(command))

@@ -158,7 +158,7 @@ def overlaps(sentence):
     return any(a[0] < b[0] <= a[1] < b[1] for a in words for b in words)
 
 assert overlaps("乒乓球拍卖完了") and overlaps("今天下雨") and not overlaps("他在喝茶")
-sentences = [s for text in articles for s in re.findall(r"[一-鿿]{6,}", text)][:1500]
+sentences = [s for text in articles for s in re.findall(r"[\u4e00-\u9fff]{6,}", text)][:1500]
 share = np.mean([overlaps(s) for s in sentences])
 lesson.record("有交叉歧义的句段（6 个汉字以上）", 100 * share, "%")
 
@@ -182,7 +182,7 @@ for name, texts in {"自带新闻": news, "手写文章": articles}.items():
 # %%
 from collections import Counter
 
-counts = Counter(w for text in articles for w in jieba_words(text) if re.fullmatch(r"[一-鿿]+", w))
+counts = Counter(w for text in articles for w in jieba_words(text) if re.fullmatch(r"[\u4e00-\u9fff]+", w))
 once = sum(n == 1 for n in counts.values()) / len(counts)
 lesson.record("只出现一次的词种（手写文章）", 100 * once, "%")
 print(f"{len(counts):,} 种词。Li 等（2019）在宾州中文树库（CTB）上数到 48.7%。")

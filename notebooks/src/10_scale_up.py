@@ -313,7 +313,7 @@ with contextlib.redirect_stdout(io.StringIO()):                   # 进度条略
 print(f"一个进程：每步 {alone['documents_per_step']} 篇，{N} 步之后损失 {alone['eval_loss'][-1]:.4f}")
 
 # %% [markdown]
-# 两个进程，只是前面加上 `torchrun --nproc_per_node 2`（或者 `accelerate launch --num_processes 2`，都行）。每步的总篇数不变，
+# 两个进程，只是前面加上 `torchrun --nproc_per_node 2`（或者 `accelerate launch --multi_gpu --num_processes 2`，都行）。每步的总篇数不变，
 # 每个进程分一半。几张卡、几台机器，也是这一条命令，只是多写几个参数。
 
 # %%
