@@ -195,7 +195,7 @@ def test_refresh_updates_the_prose_without_running(built, capsys):
 
 def test_build_refuses_errors_large_notebooks_and_nan(tmp_path, capsys):
     write(tmp_path, "01_bad", "1 / 0")
-    write(tmp_path, "02_large", "print('大' * 110_000)")
+    write(tmp_path, "05_large", "print('大' * 110_000)")
     write(tmp_path, "03_nan", NOISY.replace("1.23456789", "float('nan')"))
     assert notebooks.build([], "smoke", tmp_path) == 1
     text = capsys.readouterr().out
@@ -308,7 +308,7 @@ RECORD = {"name": "a", "value": 1, "unit": "", "preset": "cpu", "device": "cpu"}
     (shown("<style>@import url(http://a.example/x.css)</style>"), "输出引用了外部地址"),
     (lambda d: d["metadata"].update(widgets={}), "widgets"),
     (lambda d: d["cells"][1].pop("outputs"), "不是合法的 notebook"),
-    (lambda d: d["metadata"].update(x="大" * 110_000), "太大"),
+    (lambda d: d["metadata"].update(x="大" * 150_000), "太大"),
     (lambda d: d["metadata"].update(course={"records": [RECORD], "versions": {}}), "RESULTS.md"),
 ])
 def test_check_finds(built, edit, expected):

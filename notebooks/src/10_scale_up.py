@@ -319,14 +319,16 @@ print(f"一个进程：每步 {alone['documents_per_step']} 篇，{N} 步之后�
 # %%
 from utils.processes import torchrun
 
-command = torchrun(2, [*common[:-1], "--save-every", "4", "--out", str(out / "ddp")], restarts=1)
-print("torchrun", *command[3:5], "--max_restarts 1", *command[command.index("-m", 3):])
+arguments = [*common[:-1], "--save-every", "4", "--out", str(out / "ddp")]
+command = torchrun(2, arguments)
+print("torchrun", *command[3:5], *command[command.index("-m", 3):])
 
 # %% [markdown]
 # ### 3.3 杀掉一个
 #
 # 真正的训练要几天几周，机器一定会出事。下面启动两个进程，等它存下第一次进度，就**强行结束其中一个**。
-# `--max_restarts 1` 让 torchrun 发现死了人就把全组重新拉起来；我们的训练自己会找到上次的进度，从那里接着练。
+# torchrun 发现死了人，会把全组都停下；再运行一次同一条命令，我们的训练自己会找到上次的进度，从那里接着练。
+# （加上 `--max_restarts 3`，torchrun 就自己重来，不用人守着。）
 
 # %%
 import signal
@@ -335,8 +337,9 @@ import time
 import shutil
 from utils.processes import launch, saved_steps, workers
 
-def run(command, folder, kill=False):
-    shutil.rmtree(folder, ignore_errors=True)
+def run(command, folder, kill=False, fresh=True):
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
     child, lines, victim = launch(command, cpu_only=True), [], None    # 只是演示：多半没有两块 GPU
     reader = threading.Thread(target=lambda: lines.extend(child.stdout), daemon=True)
     reader.start()
@@ -349,7 +352,9 @@ def run(command, folder, kill=False):
     reader.join()
     return child.returncode, lines
 
-code, lines = run(command, out / "ddp", kill=True)
+code, _ = run(command, out / "ddp", kill=True)
+print(f"torchrun 停下了全组，退出码 {code}。同一条命令再来一次：")
+code, lines = run(torchrun(2, arguments), out / "ddp", fresh=False)
 print(*[line.strip() for line in lines if line.startswith(("上次练到", "练完"))], sep="\n")
 assert code == 0 and sum(line.startswith("上次练到") for line in lines) == 1, "".join(lines)[-2000:]
 
