@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from peft import LoraConfig, inject_adapter_in_model
-from transformers import BertForMaskedLM, BertLMHeadModel, PreTrainedModel, PreTrainedTokenizerFast, Trainer
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers import BertForMaskedLM, BertLMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from utils.environment import Preset
+from utils.initialization import prepare_heads
 from utils.objectives import IGNORE
-from utils.training import bert_config, clm_collator, targets_only, training_arguments
+from utils.training import bert_config, clm_collator, eager_on_cpu, quiet_trainer, targets_only, training_arguments
 
 HIDDEN = -1e9                                             # 看不见的位置在 softmax 之前加上它；bf16 也放得下
 
@@ -113,22 +113,13 @@ def adapt(model: PreTrainedModel, encoded: Dataset, collate: Callable, steps: in
     """
     args = training_arguments(folder, steps, preset, model.device, seed)
     args = replace(args, logging_steps=steps, learning_rate=lr or preset.lr)
-    trainer = Trainer(model=model, args=args, train_dataset=encoded, data_collator=collate)
-    for noisy in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(noisy)
-    attention = model.config._attn_implementation
-    if args.use_cpu:
-        model.set_attn_implementation("eager")
-    with targets_only(model, shift=isinstance(model, BertLMHeadModel)):
-        trainer.train()
-    model.set_attn_implementation(attention)
+    with eager_on_cpu(model, args), targets_only(model, shift=isinstance(model, BertLMHeadModel)):
+        quiet_trainer(model, encoded, collate, args).train()
     return model.eval()
 
 
 def scratch_like(model: BertLMHeadModel, preset: Preset, tokenizer: PreTrainedTokenizerFast, seed: int) -> BertLMHeadModel:
     """与 model 同样大小、从随机权重开始的解码器，用 prepare_heads 摆好起点。"""
-    from utils.initialization import prepare_heads
-
     torch.manual_seed(seed)
     config = bert_config(preset, tokenizer, is_decoder=True, num_hidden_layers=model.config.num_hidden_layers,
                          hidden_size=model.config.hidden_size, num_attention_heads=model.config.num_attention_heads,

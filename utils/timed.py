@@ -14,10 +14,9 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from datasets import Dataset
-from transformers import BertLMHeadModel, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers import BertLMHeadModel, PreTrainedModel, TrainerCallback, TrainingArguments
 
-from utils.training import targets_only
+from utils.training import quiet_trainer, targets_only
 
 ENDLESS = 10**7                                           # 步数不设限，由时限来停
 
@@ -68,10 +67,7 @@ def train_for(seconds: float, model: PreTrainedModel, encoded: Dataset, collate:
         raise ValueError(f"seconds={seconds} 不行：时限要是正数。")
     args = replace(args, max_steps=ENDLESS, lr_scheduler_type="constant", warmup_steps=0, save_strategy="no",
                    logging_steps=ENDLESS)
-    trainer = Trainer(model=model, args=args, train_dataset=encoded, data_collator=collate,
-                      callbacks=[Deadline(seconds, args.learning_rate, warmup, clock)])
-    for noisy in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(noisy)
+    trainer = quiet_trainer(model, encoded, collate, args, [Deadline(seconds, args.learning_rate, warmup, clock)])
     with targets_only(model, shift=isinstance(model, BertLMHeadModel)) if lean else nullcontext():
         trainer.train()
     model.eval()

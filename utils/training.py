@@ -33,6 +33,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import ProgressCallback as TqdmCallback
 
 from utils.environment import Preset
 from utils.objectives import IGNORE
@@ -279,6 +280,28 @@ def training_arguments(folder: Path, steps: int, preset: Preset, device: torch.d
     )
 
 
+@contextmanager
+def eager_on_cpu(model: nn.Module, args: TrainingArguments) -> Iterator[None]:
+    """在 with 里，CPU 上的 Hugging Face 模型用 eager 注意力：SDPA 用 bf16 时慢得多，用 float32 时一样快。出来就换回原来的。"""
+    attention = model.config._attn_implementation if isinstance(model, PreTrainedModel) else None
+    if args.use_cpu and attention:
+        model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        if attention:
+            model.set_attn_implementation(attention)
+
+
+def quiet_trainer(model: nn.Module, encoded: Dataset, collate: Callable, args: TrainingArguments,
+                  callbacks: Sequence[TrainerCallback] = ()) -> Trainer:
+    """不往屏幕上写东西的 Trainer：做许多次小对照用。参数同 train。"""
+    trainer = Trainer(model=model, args=args, train_dataset=encoded, data_collator=collate, callbacks=list(callbacks))
+    for noisy in (PrinterCallback, TqdmCallback):
+        trainer.remove_callback(noisy)
+    return trainer
+
+
 def train(model: nn.Module, encoded: Dataset, collate: Callable, args: TrainingArguments,
           evaluate_fn: Callable[[nn.Module], tuple[float, float]], baselines: dict[str, float] | None = None,
           evaluations: int = 10, resume: bool = True, quiet: bool = False, save_every: int = 200) -> History:
@@ -317,12 +340,9 @@ def train(model: nn.Module, encoded: Dataset, collate: Callable, args: TrainingA
                       callbacks=[recorder, *shown, ProgressSaver(history, settings, steps=save_every)])
     trainer.remove_callback(PrinterCallback)
     prepare_sharding(trainer)
-    attention = model.config._attn_implementation if isinstance(model, PreTrainedModel) else None
-    if args.use_cpu and attention:
-        model.set_attn_implementation("eager")            # CPU 上的 SDPA 用 bf16 时慢得多，用 float32 时一样快
     before, started = history.seconds, time.perf_counter()
     try:
-        with targets_only(model, shift=isinstance(model, BertLMHeadModel)):        # 这个类的损失总是错开一位
+        with eager_on_cpu(model, args), targets_only(model, shift=isinstance(model, BertLMHeadModel)):     # 这个类的损失总是错开一位
             trainer.train(resume_from_checkpoint=checkpoint)
         trainer.accelerator.wait_for_everyone()
         forget(folder, model, trainer.is_world_process_zero())
@@ -334,7 +354,5 @@ def train(model: nn.Module, encoded: Dataset, collate: Callable, args: TrainingA
               "想从头再练，重新运行建模的格子，并给 train 写上 resume=False。")
     history.seconds = before + time.perf_counter() - started
     finish_sharding(trainer)
-    if attention:
-        model.set_attn_implementation(attention)
     model.eval()
     return history
