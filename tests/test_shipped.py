@@ -1,4 +1,4 @@
-"""附带检查点的制作：文档不与验证、测试集相同，批按长度排，遮盖的比例对，两种练法都在学。"""
+"""附带检查点的制作：文档不与验证、测试集相同，两种练法都在学，接着练从存下的权重开始。"""
 
 from dataclasses import replace
 
@@ -40,42 +40,41 @@ def test_held_out_documents_are_left_out(monkeypatch):
     assert S.training_documents(20, 2026)["body"][:] == generate("train", 20, 2026)["body"][7:]
 
 
-def test_batches_cover_every_document_once_and_lengths_are_close():
-    lengths = np.random.default_rng(0).integers(20, 250, 1003)
-    batches = S.length_batches(lengths, 8, np.random.default_rng(1))
-    assert len(batches) == 125 and len({i for b in batches for i in b}) == 1000
-    spread = np.mean([np.ptp(lengths[b]) for b in batches])
-    assert spread < 0.2 * np.ptp(lengths)                                     # 乱取的批，差得远
-    firsts = [lengths[b][0] for b in batches]
-    assert firsts != sorted(firsts)                                           # 批与批之间打乱了
-
-
-def test_hiding_follows_80_10_10(tokenizer):
-    torch.manual_seed(0)
-    ids = torch.randint(5, len(tokenizer), (200, 100))
-    ids[:, 0], ids[:, 60:] = tokenizer.cls_token_id, tokenizer.pad_token_id
-    shown, labels = S.hide(ids, tokenizer, 0.4)
-    chosen = labels != -100
-    assert not chosen[:, 0].any() and not chosen[:, 60:].any() and torch.equal(shown[~chosen], ids[~chosen])
-    assert torch.equal(labels[chosen], ids[chosen])
-    assert chosen[:, 1:60].float().mean().item() == pytest.approx(0.4, abs=0.02)
-    now = shown[chosen]
-    assert (now == tokenizer.mask_token_id).float().mean().item() == pytest.approx(0.8, abs=0.02)
-    assert (now == ids[chosen]).float().mean().item() == pytest.approx(0.1, abs=0.02)
-    assert now.min() >= 4
-
-
-@pytest.mark.parametrize("kind, measure", [("mlm", "test_masked_nats"), ("clm", "test_body_nats")])
-def test_both_ways_learn_and_agree_on_what_they_report(kind, measure, docs, tokenizer, monkeypatch, tmp_path):
+@pytest.mark.parametrize("kind, measures", [("mlm", {"test_masked_nats"}), ("clm", {"test_masked_nats", "test_body_nats"})])
+def test_both_ways_learn_and_agree_on_what_they_report(kind, measures, docs, tokenizer, monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(S, "HELD", 20)
     started = np.log(len(tokenizer))
-    _, by_steps = S.make(kind, docs, tokenizer, PRESET, steps=40)
-    _, by_clock = S.make(kind, docs, tokenizer, PRESET, minutes=0.1)
+    model, by_steps = S.make(kind, docs, tokenizer, PRESET, steps=40)
+    _, by_clock = S.make(kind, docs, tokenizer, PRESET, minutes=0.15)
     assert by_steps.keys() == by_clock.keys() and by_steps["steps"] == 40 and by_clock["steps"] > 0
+    assert by_steps["causal_docs"] == (160 if kind == "clm" else 0) and by_steps["causal_docs"] + by_steps["masked_docs"] == 320
+    assert model.config.is_decoder == (kind == "clm")
     for info in (by_steps, by_clock):
         assert info["device"] in ("cpu", "cuda", "mps") and info["n_docs"] == len(docs)
-        assert info[measure] < started - 0.5, "没有学到东西"
+        assert measures == {name for name in info if name.endswith("nats")}
+        assert all(info[name] < started - 0.5 for name in measures), "没有学到东西"
+
+
+def test_going_on_from_weights(docs, tokenizer, monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(S, "HELD", 20)
+    model, info = S.make("clm", docs, tokenizer, PRESET, steps=20)
+    folder = S.save_checkpoint(model, tokenizer, tmp_path / "half", info)
+    _, further = S.make("clm", docs, tokenizer, replace(PRESET, lr=0.0), steps=1, start=folder)
+    assert further["test_body_nats"] == pytest.approx(info["test_body_nats"], rel=1e-5)         # 学习率为 0，权重没有动
+    assert further["before"]["steps"] == 20
+
+
+def test_posed_causally_the_model_is_the_decoder(docs, tokenizer):
+    model = S.prepare_heads(S.BertForMaskedLM(S.bert_config(PRESET, tokenizer))).eval()
+    ids = torch.randint(5, len(tokenizer), (1, 20))
+    batch = S.posed_collator(tokenizer, 0.4, "clm")([{"input_ids": ids[0].tolist()}])
+    assert batch["labels"][0, :19].tolist() == ids[0, 1:].tolist() and (batch["labels"][0, 19:] == -100).all()
+    with torch.no_grad():
+        posed = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :20]
+        decoder = S.as_decoder(model)(ids).logits
+    torch.testing.assert_close(posed, decoder, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("how", [{}, {"steps": 3, "minutes": 1}])

@@ -44,7 +44,8 @@ def step_flops(preset: Preset, vocab_size: int, batch: int, length: int, targets
     return layers + attention + 6 * (D * D + D * vocab_size) * targets
 
 
-def training_bytes(preset: Preset, vocab_size: int, batch: int, length: int, targets: int, half: bool = False) -> dict[str, float]:
+def training_bytes(preset: Preset, vocab_size: int, batch: int, length: int, targets: int, half: bool = False,
+                   attention: str = "eager") -> dict[str, float]:
     """训练时占的内存（字节），按部分。
 
     权重、梯度、优化器：每个参数 16 字节。激活：每层 B·T·(34·D + 5·H·T) 字节（16 位），32 位加倍；5·H·T 那一项是注意力矩阵，
@@ -52,24 +53,30 @@ def training_bytes(preset: Preset, vocab_size: int, batch: int, length: int, tar
 
     参数：
         half: 矩阵乘法是否用 bf16。
+        attention: "eager" 存整个注意力矩阵，"sdpa" 不存。
         其余同 step_flops。
     """
     width = 1 if half else 2
-    layer = batch * length * (34 * preset.hidden + 5 * preset.heads * length)
+    layer = batch * length * (34 * preset.hidden + (5 * preset.heads * length if attention == "eager" else 0))
     return {"权重、梯度、优化器": ADAM_BYTES * sum(count_parameters(preset, vocab_size).values()),
             "激活": width * preset.layers * layer, "词表头": 3 * 4.0 * targets * vocab_size}
 
 
 def matmul_speed(device: torch.device, width: int, half: bool = False, seconds: float = 0.5) -> float:
-    """这台设备做矩阵乘法的速度（次浮点运算/秒）：前馈层大小的乘法，反复做，取最快的一次。"""
+    """这台设备做矩阵乘法的速度（次浮点运算/秒）：前馈层大小的乘法，反复做，取最快的一次。
+
+    GPU 上矩阵取得高，一次连做许多个再等它算完：一个太快，量到的就全是「等」。
+    """
+    rows, repeats = (16384, 20) if device.type == "cuda" else (1024, 1)
     dtype = torch.bfloat16 if half else torch.float32
-    a, b = torch.randn(1024, width, device=device, dtype=dtype), torch.randn(width, 4 * width, device=device, dtype=dtype)
+    a, b = torch.randn(rows, width, device=device, dtype=dtype), torch.randn(width, 4 * width, device=device, dtype=dtype)
     best, began = float("inf"), time.perf_counter()
     while time.perf_counter() - began < seconds or best == float("inf"):
         start = time.perf_counter()
-        c = a @ b
+        for _ in range(repeats):
+            c = a @ b
         c[0, 0].item()                                    # 等 GPU 算完
-        best = min(best, time.perf_counter() - start)
+        best = min(best, (time.perf_counter() - start) / repeats)
     return 2.0 * a.numel() * b.shape[1] / best
 
 
@@ -123,13 +130,14 @@ class _Peak:
 
 
 def measure_step(preset: Preset, tokenizer: PreTrainedTokenizerFast, device: torch.device, batch: int, length: int, targets: int,
-                 steps: int = 3) -> StepCost:
+                 steps: int = 3, attention: str = "eager") -> StepCost:
     """真的建一个这么大的模型，练几步，量用时和内存；模型用完就扔，全局的随机数不变。
 
     参数：
         preset: 模型大小取自这里；cuda 总用 bf16，CPU 看 preset.bf16。
         batch, length, targets: 同 step_flops。
         steps: 练几步；第一步总是慢，所以至少 2。
+        attention: 注意力的实现，"eager" 或 "sdpa"。
     异常：
         ValueError: length 超过位置数，targets 多于词元数，或 steps 不到 2。
     """
@@ -138,7 +146,7 @@ def measure_step(preset: Preset, tokenizer: PreTrainedTokenizerFast, device: tor
     half, best = device.type == "cuda" or preset.bf16, float("inf")
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []), _Peak(device) as peak:
         torch.manual_seed(0)
-        model = BertForMaskedLM(bert_config(preset, tokenizer, attn_implementation="eager")).to(device).train()
+        model = BertForMaskedLM(bert_config(preset, tokenizer, attn_implementation=attention)).to(device).train()
         optimizer = torch.optim.AdamW(model.parameters(), fused=device.type != "mps")
         ids = torch.randint(5, len(tokenizer), (batch, length), device=device)
         labels = torch.full_like(ids, -100)

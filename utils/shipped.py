@@ -1,8 +1,8 @@
 """制作课程附带的检查点：`python -m utils.shipped`，或只做其中一个，例如 `python -m utils.shipped mlm`。
 
-两个检查点大小相同，起点都是 prepare_heads，只差目标：mlm 填空；clm 接龙，导语也计损失，所以它既会从导语写正文，也会接着
-「今天是个」写导语。练多久有两种说法：`--steps` 用 Trainer，练到第几步都能停下再续；`--minutes` 用 clocked 里那个精简的循环，
-数据全在设备上，适合 GPU，不能续。
+两个检查点大小相同，起点都是 prepare_heads，只差目标：mlm 只填空；clm 一半文档接龙、一半填空（UniLM，Dong 等，2019），导语也计损失，
+所以它会从导语写正文，会接着「今天是个」写导语，也会填空。练多久有两种说法：`--steps` 用 Trainer，练到第几步都能停下再续；
+`--minutes` 用 utils/gpu_loop.py 里那个精简的循环，数据全在设备上，适合 GPU，不能续。
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from datasets import Dataset
 from transformers import BertForMaskedLM, BertLMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
-from utils.checkpoints import KINDS, save_checkpoint
+from utils.checkpoints import KINDS, load_folder, save_checkpoint
 from utils.corpus import floor, generate
 from utils.environment import PRESETS, SHIPPED, Preset, fast_bf16, outputs_dir, pick_device, set_seed
+from utils.finetuning import HIDDEN, as_masked_lm
+from utils.gpu_loop import clocked, pose, token_table
 from utils.initialization import prepare_heads
-from utils.objectives import IGNORE
 from utils.tokenization import build_tokenizer
 from utils.training import (
     LENGTHS,
@@ -33,7 +33,6 @@ from utils.training import (
     encode_docs,
     evaluate,
     fixed_batches,
-    logits_at_targets,
     mlm_collator,
     train,
     training_arguments,
@@ -41,9 +40,9 @@ from utils.training import (
 
 SHARD = 4000                                             # 一次生成多少篇；每一份用自己的随机种子
 HELD = 500                                               # 成绩在多少篇测试文档上量
-MEGA = 32                                                # 在这么多批的文档里按长度排序，再切成批
 LARGER = {"layers": 4, "batch_size": 16}                 # 比预设 cpu 大一档：多一层，每步多一倍的文档
 STEPS = {"mlm": 16000, "clm": 16000}                     # 两核 CPU 上，每个不到一小时
+OBJECTIVE = {"mlm": "mlm", "clm": "both"}
 
 
 def training_documents(n_docs: int, seed: int, processes: int = 1) -> Dataset:
@@ -74,102 +73,41 @@ def encode_all(docs: Dataset, tokenizer: PreTrainedTokenizerFast, max_len: int, 
                     num_proc=processes if processes > 1 else None, remove_columns=docs.column_names)
 
 
-def length_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """一轮（epoch）的批：打乱，每 MEGA 批一组按长度排好，切成批，再把批打乱；凑不满一批的零头不要。
+def posed_collator(tokenizer: PreTrainedTokenizerFast, rate: float, objective: str) -> Callable:
+    """给 Trainer 用的整理函数：pose 出的题目，attention_mask 是加在分数上的 (B, 1, T, T)。参数同 pose。"""
+    def collate(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
+        ids = tokenizer.pad({"input_ids": [row["input_ids"] for row in rows]}, pad_to_multiple_of=LENGTHS, return_tensors="pt")["input_ids"]
+        inputs, labels, visible = pose(ids, tokenizer, rate, objective)
+        return {"input_ids": inputs, "labels": labels, "attention_mask": torch.where(visible, 0.0, HIDDEN)}
 
-    参数：
-        lengths: (N,)，每篇的词元数。
-        batch_size: B。
-        rng: 随机数。
-    返回：
-        若干个 (B,) 的下标数组。
-    """
-    order = rng.permutation(len(lengths))[:len(lengths) // batch_size * batch_size]
-    batches = []
-    for start in range(0, len(order), MEGA * batch_size):
-        group = order[start:start + MEGA * batch_size]
-        group = group[np.argsort(lengths[group], kind="stable")]
-        batches += [group[i:i + batch_size] for i in range(0, len(group), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
+    return collate
 
 
-def clocked(model: PreTrainedModel, encoded: Dataset, tokenizer: PreTrainedTokenizerFast, preset: Preset, minutes: float,
-            seed: int) -> int:
-    """精简的训练循环（就地更新），返回练了多少步：全部词元先搬到设备上，遮盖也在设备上做，CPU 不用等。
-
-    目标、优化器、裁剪与 utils.training.train 相同；学习率按时间走（先升温 6%，再线性降到 0）。
-
-    参数：
-        model: BertForMaskedLM（填空）或 BertLMHeadModel（接龙），已在设备上。
-        encoded: encode_all 的结果。
-        tokenizer: 分词器。
-        preset: 批、学习率、盖住的比例。
-        minutes: 练几分钟。
-        seed: 随机种子。
-    """
-    device, causal = model.device, isinstance(model, BertLMHeadModel)
-    lengths, width = np.array(encoded["length"]), preset.max_len
-    table = torch.zeros(len(encoded), width, dtype=torch.int16)
-    for i, ids in enumerate(encoded["input_ids"]):
-        table[i, :len(ids)] = torch.tensor(ids, dtype=torch.int16)
-    table, rng, steps = table.to(device), np.random.default_rng(seed), 0
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim == 1]
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}],
-                                  lr=preset.lr, fused=device.type != "mps")
-    began = time.perf_counter()
-    while True:
-        for batch in length_batches(lengths, preset.batch_size, rng):
-            done = (time.perf_counter() - began) / (60 * minutes)
-            if done >= 1:
-                model.eval()
-                return steps
-            for group in optimizer.param_groups:
-                group["lr"] = preset.lr * min(done / 0.06, (1 - done) / 0.94)
-            size = min(width, -(-int(lengths[batch].max()) // LENGTHS) * LENGTHS)
-            ids = table[torch.from_numpy(batch).to(device), :size].long()                                   # (B, T)
-            real = ids != tokenizer.pad_token_id
-            inputs, labels = (ids, ids.masked_fill(~real, IGNORE)) if causal else hide(ids, tokenizer, preset.mask_rate)
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or preset.bf16):
-                logits, gold = logits_at_targets(model, {"input_ids": inputs, "attention_mask": real.long()}, labels, causal)
-                loss = F.cross_entropy(logits.float(), gold)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            steps += 1
+def as_decoder(model: BertForMaskedLM) -> BertLMHeadModel:
+    """同一副权重，装进因果解码器。"""
+    decoder = BertLMHeadModel(type(model.config)(**(model.config.to_dict() | {"is_decoder": True})))
+    decoder.load_state_dict(model.state_dict())
+    decoder.loss_type = "ForCausalLM"
+    return decoder.to(model.device).eval()
 
 
-def hide(ids: torch.Tensor, tokenizer: PreTrainedTokenizerFast, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """在设备上遮盖：每个普通词元以 rate 的概率被选中，选中的 80% 换成 [MASK]、10% 换成随机词元、10% 不变。
-
-    参数：
-        ids: (B, T)。
-    返回：
-        （输入 (B, T)，标签 (B, T)，没选中的是 −100）。
-    """
-    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids, device=ids.device))
-    chosen = (torch.rand(ids.shape, device=ids.device) < rate) & ~special
-    luck = torch.rand(ids.shape, device=ids.device)
-    noise = torch.randint(len(tokenizer.all_special_ids), len(tokenizer), ids.shape, device=ids.device)
-    shown = torch.where(luck < 0.8, tokenizer.mask_token_id, torch.where(luck < 0.9, noise, ids))
-    return torch.where(chosen, shown, ids), ids.masked_fill(~chosen, IGNORE)
+def score(objective: str, model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, preset: Preset, seed: int) -> dict:
+    """量成绩，都在测试集上：填空量遮盖处，接龙量正文；两样都练的，两样都量。"""
+    docs, result = generate("test", HELD, seed), {}
+    rows = encode_docs(docs, tokenizer, preset.max_len)
+    if objective != "clm":
+        nats, accuracy = evaluate(model, fixed_batches(rows, mlm_collator(tokenizer, seed=seed), HELD), shift=False)
+        result |= {"test_masked_nats": nats, "test_masked_accuracy": accuracy}
+    if objective != "mlm":
+        nats, _ = evaluate(as_decoder(model), fixed_batches(rows, clm_collator(tokenizer), HELD), shift=True)
+        limit = floor(docs, "body")["nats_per_token"]
+        result |= {"test_body_nats": nats, "test_body_floor": limit, "ratio_to_floor": nats / limit}
+    return result
 
 
-def score(kind: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, preset: Preset, seed: int) -> dict:
-    """量成绩：mlm 量遮盖处，clm 量正文，都在测试集上。"""
-    docs = generate("test", HELD, seed)
-    collate = clm_collator(tokenizer) if kind == "clm" else mlm_collator(tokenizer, seed=seed)
-    nats, accuracy = evaluate(model, fixed_batches(encode_docs(docs, tokenizer, preset.max_len), collate, HELD), kind == "clm")
-    if kind == "mlm":
-        return {"test_masked_nats": nats, "test_masked_accuracy": accuracy}
-    limit = floor(docs, "body")["nats_per_token"]
-    return {"test_body_nats": nats, "test_body_floor": limit, "ratio_to_floor": nats / limit}
-
-
-def make(kind: str, docs: Dataset, tokenizer: PreTrainedTokenizerFast, preset: Preset, seed: int = 2026,
-         steps: int | None = None, minutes: float | None = None, processes: int = 1) -> tuple[PreTrainedModel, dict]:
-    """从随机权重练出一个附带的检查点。
+def make(kind: str, docs: Dataset, tokenizer: PreTrainedTokenizerFast, preset: Preset, seed: int = 2026, steps: int | None = None,
+         minutes: float | None = None, processes: int = 1, start: Path | None = None) -> tuple[PreTrainedModel, dict]:
+    """练出一个附带的检查点。
 
     参数：
         kind: "mlm" 或 "clm"。
@@ -179,6 +117,7 @@ def make(kind: str, docs: Dataset, tokenizer: PreTrainedTokenizerFast, preset: P
         seed: 随机种子。
         steps, minutes: 练多久，给一个。
         processes: 几个进程编码。
+        start: 从这个文件夹里的权重出发；None 表示从随机权重出发（用 prepare_heads 摆好）。
     返回：
         （模型，写进 course.json 的说明）。
     异常：
@@ -187,18 +126,30 @@ def make(kind: str, docs: Dataset, tokenizer: PreTrainedTokenizerFast, preset: P
     if (steps is None) == (minutes is None):
         raise ValueError("steps 和 minutes 要恰好给一个：练多少步，或者练多少分钟。")
     set_seed(seed)
-    causal, device = kind == "clm", pick_device()
-    model_class = BertLMHeadModel if causal else BertForMaskedLM
-    model = prepare_heads(model_class(bert_config(preset, tokenizer, is_decoder=causal))).to(device)
+    device, objective = pick_device(), OBJECTIVE[kind]
+    if start is None:
+        model, before = prepare_heads(BertForMaskedLM(bert_config(preset, tokenizer))), None
+    else:
+        model = as_masked_lm(load_folder(start, BertLMHeadModel)[0])
+        before = json.loads((start / "course.json").read_text(encoding="utf-8"))
+    model = model.to(device).train()
     encoded = encode_all(docs, tokenizer, preset.max_len, processes)
     if minutes is not None:
-        steps = clocked(model, encoded, tokenizer, preset, minutes, seed)
+        table, lengths = token_table(encoded, preset.max_len, tokenizer.pad_token_id)
+        steps = clocked(model, table, lengths, tokenizer, preset, minutes, seed, objective)
     else:
-        collate = clm_collator(tokenizer) if causal else mlm_collator(tokenizer, preset.mask_rate)
         args = training_arguments(outputs_dir(preset) / f"build-{kind}", steps, preset, device, seed)
-        train(model, encoded, collate, args, lambda m: tuple(score(kind, m, tokenizer, preset, seed).values())[:2])
-    return model, {"steps": steps, "documents_per_step": preset.batch_size, "n_docs": len(docs), "seed": seed,
-                   "device": device.type, **score(kind, model, tokenizer, preset, seed)}
+        train(model, encoded, posed_collator(tokenizer, preset.mask_rate, objective), args,
+              lambda m: tuple(score(objective, m, tokenizer, preset, seed).values())[:2])
+    info = describe(objective, preset, len(docs), steps, seed, device) | score(objective, model.eval(), tokenizer, preset, seed)
+    return as_decoder(model) if kind == "clm" else model, info | ({"before": before} if before else {})
+
+
+def describe(objective: str, preset: Preset, n_docs: int, steps: int, seed: int, device: torch.device) -> dict:
+    """写进 course.json 的经过：causal_docs、masked_docs 是接龙、填空各练了多少篇次。"""
+    causal = {"mlm": 0, "clm": preset.batch_size, "both": preset.batch_size // 2}[objective] * steps
+    return {"steps": steps, "documents_per_step": preset.batch_size, "causal_docs": causal,
+            "masked_docs": preset.batch_size * steps - causal, "n_docs": n_docs, "seed": seed, "device": device.type}
 
 
 def main() -> None:
@@ -210,6 +161,7 @@ def main() -> None:
     parser.add_argument("--docs", type=int, default=200000)
     parser.add_argument("--batch-size", type=int, default=LARGER["batch_size"])
     parser.add_argument("--lr", type=float, default=PRESETS["cpu"].lr)
+    parser.add_argument("--start", type=Path, help="从哪个检查点的权重出发；不写就从随机权重出发")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="几个进程生成和编码")
     options = parser.parse_args()
     kinds = options.kinds or list(KINDS)
@@ -218,11 +170,15 @@ def main() -> None:
     disable_progress_bar()
     preset = replace(PRESETS["cpu"], bf16=fast_bf16(), **LARGER | {"batch_size": options.batch_size, "lr": options.lr})
     docs = training_documents(options.docs, 2026, options.processes)
-    some = docs.select(range(min(len(docs), 200000)))
-    tokenizer = build_tokenizer("char", some["intro"][:] + some["body"][:], model_max_length=preset.max_len)
+    if options.start:
+        _, tokenizer = load_folder(options.start, BertLMHeadModel)
+    else:
+        some = docs.select(range(min(len(docs), 200000)))
+        tokenizer = build_tokenizer("char", some["intro"][:] + some["body"][:], model_max_length=preset.max_len)
     for kind in kinds:
         steps = None if options.minutes else options.steps or STEPS[kind]
-        model, info = make(kind, docs, tokenizer, preset, steps=steps, minutes=options.minutes, processes=options.processes)
+        model, info = make(kind, docs, tokenizer, preset, steps=steps, minutes=options.minutes, processes=options.processes,
+                           start=options.start)
         save_checkpoint(model, tokenizer, SHIPPED / kind, info, half=True)
         print(json.dumps({kind: info}, ensure_ascii=False))
 
