@@ -328,8 +328,8 @@ print("解码器续写：", complete(clm, tokenizer, "今天是个", temperature
 # %% [markdown]
 # ## 6 预训练与微调
 #
-# **预训练（pre-training）**：拿大量没有标注的文字，出填空题（MLM，掩码语言模型）或续写题（CLM，因果语言模型），从随机权重练起。
-# 贵，做一次。这两种题 [05](05_objectives.ipynb) 会一步步写出来。
+# **预训练（pre-training）**：拿大量没有标注的文字，出填空题（掩码语言模型，masked language model，MLM）
+# 或续写题（因果语言模型，causal language model，CLM），从随机权重练起。贵，做一次。这两种题 [05](05_objectives.ipynb) 会一步步写出来。
 # **微调（fine-tuning）**：拿预训练好的权重，换一道具体的题，用少量有标注的例子再练一会儿。便宜，做许多次。
 #
 # 微调时不一定所有参数都动。**冻结（freeze）** 就是把一部分参数的 `requires_grad` 关掉。
