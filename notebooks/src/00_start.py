@@ -111,7 +111,8 @@ if lesson.preset.bf16:
 # %% [markdown]
 # ## 3 在这台机器上，重的 notebook 要多久？
 #
-# 练得最久的是 [06](06_mlm_pretraining.ipynb)（预训练）和 [08](08_clm_finetuning.ipynb)（微调）。与其猜，不如量：拿你的预设、真的语料，练 5 秒掐个表，看一步要几秒，
+# 练得最久的是 [06](06_mlm_pretraining.ipynb)（预训练）和 [08](08_clm_finetuning.ipynb)（微调）。与其猜，不如量：拿你的预设、
+# 真的语料，练 5 秒掐个表，看一步要几秒，
 # 再乘以步数。一步用 $s$ 秒，练 $n$ 步，途中还要停下来考几次试（评估），折合 $n_{\text{评估}}$ 步，于是
 #
 # $$\text{用时}\approx\frac{(n+n_{\text{评估}})\,s}{60}\ \text{分钟}$$
@@ -131,17 +132,17 @@ lesson.record("训练速度（机器空闲时）", speed.tokens_per_second / fre
 
 # %% [markdown]
 # 词元（token）是模型眼里文字的最小单位，在这门课的模型里，一个汉字就是一个词元。
-# [08](08_clm_finetuning.ipynb) 除了正式训练，还有三次短的对照，所以多算两成。
+# 下面估的是两本里最长的那一次训练。
 
 # %%
 minutes = {"06 预训练": speed.minutes(preset.mlm_steps, preset),
-           "08 微调": speed.minutes(1.2 * preset.clm_steps, preset)}
+           "08 微调": speed.minutes(preset.clm_steps, preset)}
 for name, value in minutes.items():
     print(f"{name}：{minutes_text(value * free)}")
     lesson.record(f"{name}的训练用时（估计）", value * free, "分钟")
 
 # %% [markdown]
-# 这只是**估计**：只量了几秒；笔记本电脑练久了发热降频，实际会更长。它也只算了主要的那一次训练，
+# 这只是**估计**：只量了几秒；笔记本电脑练久了发热降频，实际会更长。它也只算了最长的那一次训练，
 # 整本还有对照实验和画图，要再多一到两倍。每一本大约几分钟，README 的表里列着（两核、没有 GPU 的机器）；
 # 把你的 [06](06_mlm_pretraining.ipynb) 和表里的比一比，就知道自己的机器是快还是慢。嫌长，就先用 `smoke` 走一遍。
 #
@@ -164,7 +165,8 @@ figure = draw_map(progress=course_progress())
 #
 # ## 5 先尝一口：让它接着写
 #
-# 课程附带一个已经练好的小模型，练法就在 [06](06_mlm_pretraining.ipynb) 和 [08](08_clm_finetuning.ipynb) 里。它只读过一种文字：这门课自带的虚构地方新闻。
+# 课程附带一个已经练好的小模型，练法就在 [06](06_mlm_pretraining.ipynb) 和 [08](08_clm_finetuning.ipynb) 里。它只读过一种文字：
+# 这门课自带的虚构地方新闻。
 # 先载入它。它只做一件事：**读前面的字，给出下一个字的概率**，写文章就是一个字一个字地问下去。
 # 每次只算一个字，计算量太小，多个线程反而互相等待，所以这里只用一个线程。
 
@@ -222,7 +224,8 @@ article = complete(clm, tokenizer, "今天是个", temperature=0.8, top_p=0.95, 
 print(article.intro, article.body, sep="\n\n")
 
 # %% [markdown]
-# 读一读：导语里的地名、数字，到了正文里对得上吗？让正文守住导语的事实，是 [08](08_clm_finetuning.ipynb) 和 [09](09_generation.ipynb) 的中心问题，
+# 读一读：导语里的地名、数字，到了正文里对得上吗？让正文守住导语的事实，
+# 是 [08](08_clm_finetuning.ipynb) 和 [09](09_generation.ipynb) 的中心问题，
 # 那里会逐条去数。
 #
 # ## 6 改一处，看一处
@@ -344,9 +347,9 @@ show_attention(mlm, tokenizer, TEXT, layer=layer, head=head, token=blank)
 #
 # 每一本的最后都有练习，标着难度（★ 到 ★★★）和大致的分钟数。规矩很简单：
 #
-# - 题目下面有一格留了空，把 `...` 换成你的答案，运行它，再运行紧跟着的 `check`。
+# - 题目下面多半有一格留了空，把 `...` 换成你的答案，运行它，再运行紧跟着的 `check`。
 # - 不对的话，`check` 会猜你是怎样想的，给出一个最小的反例，问你一个问题；它不会说出答案。
-# - 参考答案折叠在题目下面，**先做再看**。另有几道「想一想」，没有检查，改一改上面的格子就好。
+# - 参考答案折叠在题目下面，**先做再看**。另有几道「想一想」（01 和 10 的练习也是这样），没有检查，改一改上面的格子就好。
 # - 一道也不做，「运行全部单元格」照样能跑通。
 # - 做过的题记在 `outputs/progress.jsonl`，一行一条，看得懂；它只在你的机器上，删掉就是从头来。
 #

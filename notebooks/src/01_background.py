@@ -39,7 +39,8 @@ lesson = start("01_background")               # 换预设：start("01_background
 # %% [markdown]
 # ## 1 大模型从哪里来
 #
-# 2017 年的 Transformer（[04](04_transformer.ipynb) 会从零搭一个）有两半：**编码器（encoder）** 读原文，**解码器（decoder）** 写译文。一年之后它被拆成了两支：BERT 只要编码器，
+# 2017 年的 Transformer（[04](04_transformer.ipynb) 会从零搭一个）有两半：**编码器（encoder）** 读原文，**解码器（decoder）** 写译文。
+# 一年之后它被拆成了两支：BERT 只要编码器，
 # GPT 只要解码器。再往后的故事，下面一张图就讲完了。纵轴是对数刻度：每上一格，参数多十倍。
 # 最底下那条虚线是随课程附带的小模型。
 
@@ -126,9 +127,9 @@ assert nats[-1] < nats[0] and unseen[-1] < unseen[0]
 # | GPT-3 的训练文字里，英文占多少 | 93%（按词数） | Brown 等（2020） |
 # | BERT（英文）用了多少词 | 33 亿 | Devlin 等（2019） |
 # | 中文 BERT：只用维基；再加别的文字 | 4 亿词；54 亿词 | Cui 等（2021） |
-# | 同一个中文 BERT，考 CMRC 2018 阅读理解：原来、整词掩码（whole word masking，填空时整个词一起盖，见 [05](05_objectives.ipynb)）、再加数据 | 70.0、70.5、71.4 | Cui 等（2021） |
+# | 同一个中文 BERT，考 CMRC 2018 阅读理解：原来、整词掩码（whole word masking）、再加数据 | 70.0、70.5、71.4 | Cui 等（2021） |
 #
-# 最后一行值得多看一眼：换一个巧妙的训练目标得 0.5 分，多给数据得 0.9 分。
+# 最后一行值得多看一眼：换一个巧妙的训练目标（填空时整个词一起盖，[05](05_objectives.ipynb) 会讲）得 0.5 分，多给数据得 0.9 分。
 #
 # 还有一件事容易忘：数据不只要多，还要**不重复**。网页里大量文字是互相抄的；怎样清洗、查重，[10](10_scale_up.ipynb) 会做一遍。
 #
@@ -433,7 +434,7 @@ assert scores["预训练，全部练"] > scores["从头开始，全部练"] + 0.
 # | NSP 是「预测下一个句子的内容」 | 判断两段是否相连，一道二选一 | 7.2 |
 # | 用 `BertLMHeadModel` 做 MLM | 它的标签错开一位 | 7.3 |
 # | 建了 `BertLMHeadModel` 就是因果模型 | `is_decoder` 默认是 `False`，看得见未来 | 7.4 |
-# | 练几分钟，损失没有低得可疑，就说明没偷看 | 抄答案也要学很多步；可靠的只有「改动未来」 | 7.4、[08](08_clm_finetuning.ipynb) |
+# | 练几分钟，损失没有低得可疑，就说明没偷看 | 抄答案也要学很多步；可靠的只有「改动未来」 | 7.4 |
 # | `labels = tokenizer(正文, padding="max_length")` | 大半标签是 `[PAD]`，还都计损失 | 7.5 |
 # | `truncation=True` 就会截断 | 新建的分词器没有上限，不截 | 7.6 |
 # | BERT 的位置数写 514 | 那是 RoBERTa 的约定 | 7.7 |
@@ -509,8 +510,56 @@ for name, change in moved.items():
 assert moved["is_decoder=True"] == 0 and moved["is_decoder=False（默认）"] > 0.1
 
 # %% [markdown]
-# 没有报错，只在建模时有一行不起眼的提醒（add `is_decoder=True.`）。它看得见答案，训练损失会低得可疑，一到生成就露馅。
-# [08](08_clm_finetuning.ipynb) 会再练一遍给你看。
+# 没有报错，只在建模时有一行不起眼的提醒（add `is_decoder=True.`）。它看得见答案，训练损失早晚会低得可疑，一到生成就露馅。
+#
+# 「早晚」是多久？拿两层的小模型从头练，句子、步数、次序都一样，只差一个 `is_decoder`：
+
+# %%
+def short_rows(split, n):
+    rows = tokenizer([body[:30] for body in corpus[split]["body"][:n]])["input_ids"]
+    return torch.tensor([row for row in rows if len(row) == 32])                                    # (N, 32)
+
+learn_rows, exam_rows = short_rows("train", 2000), short_rows("validation", 100)
+
+def practise(is_decoder, look):
+    torch.manual_seed(lesson.seed)
+    student = BertLMHeadModel(BertConfig(
+        vocab_size=V, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256, max_position_embeddings=32,
+        initializer_range=0.05, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, is_decoder=is_decoder, **eager))
+    student.loss_type, losses = "ForCausalLM", []
+    optimizer, order = torch.optim.AdamW(student.parameters(), lr=5e-3, fused=True), torch.Generator().manual_seed(lesson.seed)
+    for step in range(1, look[-1] + 1):
+        x = learn_rows[torch.randint(len(learn_rows), (16,), generator=order)]                      # (B, T)
+        loss = student(x, labels=x).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses += [loss.item()] if step in look else []
+    return student.eval(), losses
+
+# %% [markdown]
+# 考的时候把未来抽走：每次只给前 $k$ 个词元，猜第 $k+1$ 个，真正写作时就是这样。
+
+# %%
+@torch.no_grad()
+def without_future(student):
+    nats = [cross_entropy(student(exam_rows[:, :k]).logits[:, -1], exam_rows[:, k]) for k in range(4, 31)]
+    return torch.stack(nats).mean().item()
+
+look, ends = (20, 40) if lesson.preset.name == "smoke" else (50, 100, 200, 400), {}
+for is_decoder in (False, True):
+    student, losses = practise(is_decoder, look)
+    ends[is_decoder] = losses[-1], without_future(student)
+    history = "，".join(f"第 {step} 步 {loss:.2f}" for step, loss in zip(look, losses, strict=True))
+    print(f"is_decoder={is_decoder!s:<5}：训练损失 {history}；抽走未来再考 {ends[is_decoder][1]:.2f}")
+print(f"瞎猜是 {np.log(V):.2f} 奈特/词元")
+lesson.record("漏写 is_decoder：抽走未来之后损失高多少", ends[False][1] - ends[False][0], "奈特/词元")
+assert lesson.preset.name == "smoke" or ends[False][0] < 0.5 < ends[True][0] and ends[False][1] > ends[True][1] + 2
+
+# %% [markdown]
+# 开头两边几乎一样：抄答案这一招，模型自己也要学一阵。所以「练了几分钟，损失没有低得可疑」证明不了它没有偷看；
+# 再练下去，看得见未来的那个低得离谱，一抽走未来，就猜得一塌糊涂。可靠的检查只有一个：改动未来，看过去动不动。
+# 照着这种写法微调会得到什么，[08](08_clm_finetuning.ipynb) 会练给你看。
 #
 # ### 7.5 导语和正文分开切，各自补到 512？
 #
@@ -525,7 +574,8 @@ for limit in (256, 512):
 assert share > 0.5
 
 # %% [markdown]
-# 这些 [PAD] 真的计损失吗？库只跳过 −100，而 `[PAD]` 的编号是 0，照算不误。把同样的正文喂给附带的解码器，标签里的 [PAD] 先留着，再换成 −100：
+# 这些 [PAD] 真的计损失吗？库只跳过 −100，而 `[PAD]` 的编号是 0，照算不误。把同样的正文喂给附带的解码器，标签里的 [PAD] 先留着，
+# 再换成 −100：
 
 # %%
 row = torch.tensor(tokenizer(bodies[:8], padding="max_length", truncation=True, max_length=256)["input_ids"])   # (B, T)

@@ -636,7 +636,8 @@ sources = {"训练": train[:300], "留出": held, "手写": articles}
 table = {name: {label: measure(tokenizers[name], texts) for label, texts in sources.items()} for name in GRANULARITIES}
 
 # %% [markdown]
-# 算力要推一下。一个 Transformer 有 $L$ 层，隐藏维度（向量的宽）$H$，前馈层宽 $4H$，词表大小 $V$。这些部件做什么，[03](03_self_attention.ipynb)
+# 算力要推一下。一个 Transformer 有 $L$ 层，隐藏维度（向量的宽）$H$，前馈层宽 $4H$，词表大小 $V$。这些部件做什么，
+# [03](03_self_attention.ipynb)
 # 和 [04](04_transformer.ipynb) 才讲，这里只要知道每个部件是多大的矩阵。（从 03 起，$H$ 是头数，宽度改写作 $C$。）
 # 矩阵乘法里，一个 $m \times k$ 乘 $k \times n$ 要 $2mkn$ 次浮点运算（乘一次、加一次）。读 $B$ 条长 $T$ 的序列：
 #

@@ -46,7 +46,8 @@ print(f"{preset.layers} 层 × {preset.hidden} 维，每批 {preset.batch_size} 
 # ## 1 同一段话，五道题
 #
 # 预训练没有人工标注，题目是拿文章自己出的：遮住一部分，让模型猜回来。遮哪里、许看哪里，就是不同的**目标（objective）**。
-# 先把语料和分词器准备好。分词器用 [06](06_mlm_pretraining.ipynb) 那个会填空的模型的（你没跑过 06，就用课程附带的检查点），一个字符一个词元；
+# 先把语料和分词器准备好。分词器用 [06](06_mlm_pretraining.ipynb) 那个会填空的模型的（你没跑过 06，就用课程附带的检查点），
+# 一个字符一个词元；
 # 另加 20 个**哨兵（sentinel）**词元，T5 要用。
 
 # %%
@@ -490,8 +491,10 @@ train_pairs, held_pairs, hard_pairs = (Dataset.from_list([r | {"length": len(r["
                                        for p in (pairs, easy, hard))
 
 # %% [markdown]
-# 五种目标，各配一个整理函数（collator）、一个模型和一把量损失的尺子。CLM 和两个 MLM 用同样的起点 `prepare_heads`（[06](06_mlm_pretraining.ipynb) 会讲）；
-# T5 从完全随机的权重起步。NSP 一对文章只有一道题，从头练，这点时间学不到什么（想验证，把下面 `makers` 里的 `pretrained` 换成 `small(BertForPreTraining)`），所以让它从 06 那个
+# 五种目标，各配一个整理函数（collator）、一个模型和一把量损失的尺子。
+# CLM 和两个 MLM 用同样的起点 `prepare_heads`（[06](06_mlm_pretraining.ipynb) 会讲）；
+# T5 从完全随机的权重起步。NSP 一对文章只有一道题，从头练，这点时间学不到什么（想验证，
+# 把下面 `makers` 里的 `pretrained` 换成 `small(BertForPreTraining)`），所以让它从 06 那个
 # 会填空的模型出发，学习率也小些。
 
 # %%

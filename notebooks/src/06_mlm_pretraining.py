@@ -95,7 +95,8 @@ _ = ax.set(title="一条序列有多长", xlabel="长度（词元）", ylabel="�
 # %% [markdown]
 # ## 3 目标：盖住几个字，让模型猜
 #
-# [05](05_objectives.ipynb) 亲手写过 BERT 的遮盖（Devlin 等，2019）：每个词元以 15% 的概率被选中，选中的里面 80% 换成 `[MASK]`，10% 换成随机词元，
+# [05](05_objectives.ipynb) 亲手写过 BERT 的遮盖（Devlin 等，2019）：每个词元以 15% 的概率被选中，选中的里面 80% 换成 `[MASK]`，
+# 10% 换成随机词元，
 # 10% 保持原样。它收在 `utils.objectives.mask_tokens` 里。用 $m_i\in\{0,1\}$ 表示位置 $i$ 是否被选中，$\tilde{x}$ 是盖过的序列，
 # 损失只算被选中的位置：
 #
@@ -508,7 +509,8 @@ assert after_score.max() > 3 / T, "抄写头没有学会抄写"
 
 # %% [markdown]
 # 这一串字从来没有在语料里这样连着出现过，它照样认得出「上一遍的同一处」：这些头会的不是哪几个词，而是「抄」这个动作。
-# 也别把功劳全记给训练：起点是我们摆的，训练添了多少，比一比上面两行。[07](07_attention_visualization.ipynb) 会把「摆好的」和「练出来的」分开算。
+# 也别把功劳全记给训练：起点是我们摆的，训练添了多少，比一比上面两行。[07](07_attention_visualization.ipynb) 会把「摆好的」
+# 和「练出来的」分开算。
 #
 # ## 9 一个错误的配方：用 BertLMHeadModel 做 MLM
 #
@@ -702,7 +704,8 @@ print("已存好：", "、".join(sorted(path.name for path in folder.iterdir()))
 # - 比两种做法：同样的时间，几个种子，不止一份考卷；差别大不过种子的起伏，就不下结论。
 # - 嵌入没有被直接教过，却把用法相近的字排在了一起。
 #
-# **下一本**：[07_attention_visualization](07_attention_visualization.ipynb)，看看这个模型在看哪里；急着让它写文章，直接去 [08](08_clm_finetuning.ipynb)。
+# **下一本**：[07_attention_visualization](07_attention_visualization.ipynb)，看看这个模型在看哪里；急着让它写文章，
+# 直接去 [08](08_clm_finetuning.ipynb)。
 #
 # ## 练习
 #

@@ -24,7 +24,8 @@
 # 4. 会用最小对立对考模型，也考头；知道十几道题的结论能有多可靠。
 # 5. 说得出注意力图不能说明什么，并会用遮挡去检验一种「解释」。
 #
-# **先修**：[03](03_self_attention.ipynb)（自注意力）、[06](06_mlm_pretraining.ipynb)（MLM 预训练）；看第 6 节之前，翻一翻 [08](08_clm_finetuning.ipynb) 的因果解码器更好。
+# **先修**：[03](03_self_attention.ipynb)（自注意力）、[06](06_mlm_pretraining.ipynb)（MLM 预训练）；看第 6 节之前，
+# 翻一翻 [08](08_clm_finetuning.ipynb) 的因果解码器更好。
 #
 # **用时**：两核 CPU 约 2 分钟，GPU 尚未实测。
 
