@@ -588,7 +588,9 @@ def set_up():
                 add_pip()
         python = venv_python()
         quiet = have_all()
-        say("核对软件包……" if quiet else "安装软件包（第一次要下载几百 MB 到几 GB，请耐心等）……")
+        offline = os.environ.get("PIP_FIND_LINKS") == WHEELS
+        source = "取自 wheels 文件夹，不联网，要几分钟" if offline else "第一次要下载几百 MB 到几 GB，请耐心等"
+        say("核对软件包……" if quiet else "安装软件包（%s）……" % source)
         files = [os.path.join(ROOT, name) for name in ("requirements.txt", "constraints.txt")]
         arguments = ["-r", files[0], "-c", files[1]] + (["--quiet"] if quiet else [])
         pip_install(python, arguments, clean_environ(), keep=[lock.file.fileno()])

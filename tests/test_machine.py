@@ -39,6 +39,7 @@ def packages(folder, requirements, constraints):
     ("ok", lambda: machine.check_gpu("mps", nvidia=False)),
     ("warn", lambda: machine.check_gpu("cpu", nvidia=True)),
     ("fail", lambda: machine.check_font("汉字", ["DejaVu Sans"])),
+    ("fail", lambda: machine.check_font("汉字", ["no-such-font"])),                            # 名字里有短横，也要查得了
 ])
 def test_each_check_has_its_verdict_and_its_remedy(state, check):
     result = check()
@@ -103,7 +104,8 @@ def test_shipped_models_are_missed_when_they_are_gone(tmp_path):
     full = machine.check_models(tmp_path)
     assert full.state == "ok" and "3.0 MB" in full.detail
     (tmp_path / "clm" / "model.safetensors").unlink()
-    assert "clm/model.safetensors" in machine.check_models(tmp_path).detail
+    lost = machine.check_models(tmp_path)
+    assert "clm/model.safetensors" in lost.detail and "git checkout data/checkpoints" in lost.remedy and "重新解压" in lost.remedy
 
 
 def test_a_check_that_breaks_costs_only_itself():

@@ -135,6 +135,23 @@ def test_other_platforms_are_fetched_with_their_tags(monkeypatch, tmp_path):
     assert "torch==2.13.0" in lines and not any(line.startswith("jieba") for line in lines)
 
 
+@pytest.mark.parametrize("build, wants_cuda", [("2.13.0+cpu", False), ("2.13.0", True)])
+def test_linux_is_spared_cuda_when_torch_is_the_cpu_build(build, wants_cuda, monkeypatch, tmp_path):
+    seen = []
+
+    def pip(*words):
+        if words[0] == "download":
+            seen.append(Path(words[words.index("-r") + 1]).read_text(encoding="utf-8").split())
+            (tmp_path / f"torch-{build}-cp312-cp312-manylinux_2_28_x86_64.whl").write_bytes(b"")
+
+    monkeypatch.setattr(P, "_pip", pip)
+    monkeypatch.setattr(P, "this_machine", lambda: ("windows", "3.12"))
+    P.fetch([("linux", "3.12")], tmp_path)
+    first, rest = seen
+    assert first == ["torch==2.13.0"] and "torch==2.13.0" in rest
+    assert any(line.startswith(("nvidia-", "cuda-toolkit", "triton")) for line in rest) == wants_cuda
+
+
 def test_files_of_the_course_are_those_git_knows():
     names = {p.relative_to(ROOT).as_posix() for p in P.course_files()}
     assert {"course.py", "data/checkpoints/mlm/model.safetensors", "utils/offline_pack.py"} <= names

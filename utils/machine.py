@@ -20,7 +20,10 @@ import torch
 from utils.environment import ROOT, SHIPPED
 
 MARKS = {"ok": "✅", "warn": "⚠️", "fail": "❌"}
-INSTALL = "pip install -r requirements.txt -c constraints.txt"
+INSTALL = ("python3 course.py setup（Windows 上写 python；打开时加了 --here 的，改为运行 "
+           "pip install -r requirements.txt -c constraints.txt）")
+
+RESTORE = "请恢复 {0} 文件夹：课程是用 git 取来的，就在课程文件夹里运行 git checkout {0}；是解压来的，就重新解压一次。"
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def check_python(version: tuple[int, ...] | None = None, bits: int | None = None
     detail = ".".join(map(str, version)) + f"，{bits} 位"
     if version[:2] < (3, 10) or bits < 64:
         return Check("Python", "fail", detail,
-                     "请装 64 位的 Python 3.12，再运行 python3 course.py lab(Windows 上写 python)。")
+                     "请装 64 位的 Python 3.12，再运行 python3 course.py lab（Windows 上写 python）。")
     if version[:2] > (3, 13):
         return Check("Python", "warn", detail, "课程在 3.10 到 3.13 上测试过；遇到怪事时，请换 3.12 再试。")
     return Check("Python", "ok", detail)
@@ -134,7 +137,7 @@ def check_memory(total: float | None = None, free: float | None = None) -> Check
     detail = f"共 {total:.1f} GB，空闲 {free:.1f} GB"
     if free < 0.8:
         return Check("内存", "fail", detail,
-                     "请关掉别的 notebook（内核菜单 → 关闭所有内核）和浏览器标签页，再运行这一格。")
+                     "请关掉别的 notebook（菜单 Kernel → Shut Down All Kernels，再回到这一本）和浏览器标签页，重新运行。")
     if free < 1.6:
         return Check("内存", "warn", detail, "一次只开一本 notebook；仍然不够，就用 smoke 预设。")
     return Check("内存", "ok", detail)
@@ -178,11 +181,11 @@ def check_font(sample: str = "汉字", families: list[str] | None = None) -> Che
 
     families = list(plt.rcParams["font.family"]) if families is None else families
     for family in families:
-        path = font_manager.findfont(family, fallback_to_default=True)
+        path = font_manager.findfont(font_manager.FontProperties(family=[family]), fallback_to_default=True)
         if all(font_manager.get_font(path).get_char_index(ord(c)) for c in sample):
             return Check("中文字体", "ok", family)
     return Check("中文字体", "fail", "图里的汉字会变成方框",
-                 "请恢复课程自带的字体：git checkout data/fonts，然后重启内核。")
+                 f"{RESTORE.format('data/fonts')}然后重启内核。")
 
 
 def check_widgets(folders: list[Path] | None = None) -> Check:
@@ -237,7 +240,7 @@ def check_models(folder: Path | None = None) -> Check:
     lost = [name for name in files if not (folder / name).is_file()]
     if lost:
         return Check("附带的模型", "fail", f"少了 {'、'.join(lost)}",
-                     "请恢复：git checkout data/checkpoints。")
+                     RESTORE.format("data/checkpoints"))
     size = sum((folder / name).stat().st_size for name in files) / 1e6
     return Check("附带的模型", "ok", f"两个，共 {size:.1f} MB")
 

@@ -26,6 +26,7 @@ SYSTEMS = {
               [f"manylinux_2_{n}_x86_64" for n in (28, 27, 26, 24, 17)] + ["manylinux2014_x86_64"]),
 }
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+CUDA = ("nvidia-", "cuda-", "triton==")                    # 只有 CUDA 版的 PyTorch 才要的包
 
 
 def parse_target(word: str) -> tuple[str, str]:
@@ -85,13 +86,22 @@ def fetch(targets: list[tuple[str, str]], wheels: Path, root: Path = ROOT) -> No
             continue
         have = pure_wheels(wheels)
         lines = [line for line in pinned(system, version, root) if line not in have]
-        with tempfile.TemporaryDirectory() as folder:
-            listed = Path(folder, "wanted.txt")
-            listed.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            tags = [part for tag in SYSTEMS[system][1] for part in ("--platform", tag)]
-            print(f"{system}，Python {version}：另取 {len(lines)} 个软件包", flush=True)
-            _pip("download", "--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", version, *tags,
-                 "-r", str(listed), "-d", str(wheels))
+        if system == "linux":                                  # 先取 PyTorch：取到的是 CPU 版，就不必取几个 GB 的 CUDA
+            _download([line for line in lines if line.startswith("torch==")], system, version, wheels)
+            if list(wheels.glob(f"torch-*+cpu-cp{version.replace('.', '')}-*linux*.whl")):
+                lines = [line for line in lines if not line.startswith(CUDA)]
+        print(f"{system}，Python {version}：另取 {len(lines)} 个软件包", flush=True)
+        _download(lines, system, version, wheels)
+
+
+def _download(lines: list[str], system: str, version: str, wheels: Path) -> None:
+    """按平台取 lines 里的各个 "名字==版本"，放进 wheels。"""
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder, "wanted.txt")
+        listed.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        tags = [part for tag in SYSTEMS[system][1] for part in ("--platform", tag)]
+        _pip("download", "--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", version, *tags,
+             "-r", str(listed), "-d", str(wheels))
 
 
 def course_files(root: Path = ROOT) -> list[Path]:

@@ -33,7 +33,8 @@ def use_chinese_font() -> str:
         font_manager.fontManager.addfont(FONT_FILE)
     found = [name for name in SYSTEM_FONTS if name in installed]
     if not found and not FONT_FILE.exists():
-        raise FileNotFoundError(f"找不到中文字体文件 {FONT_FILE.name}。请恢复 data/fonts 文件夹（git checkout data/fonts）。")
+        raise FileNotFoundError(f"找不到中文字体文件 {FONT_FILE.name}。"
+                                "请恢复 data/fonts 文件夹（git checkout data/fonts，或重新解压一次课程）。")
     chain = [*found[:1], *([FAMILY] if FONT_FILE.exists() else []), "DejaVu Sans"]
     plt.rcParams.update({
         "font.family": chain,                # 列在 font.family 里才会逐字回退，写在 font.sans-serif 里不会

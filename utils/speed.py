@@ -42,14 +42,14 @@ class Speed:
 
 
 def measure_speed(preset: Preset, tokenizer: PreTrainedTokenizerFast, device: torch.device,
-                  budget: float = 3.0, clock: Callable[[], float] = time.perf_counter) -> Speed:
+                  budget: float = 5.0, clock: Callable[[], float] = time.perf_counter) -> Speed:
     """用真的语料、真的模型大小练几步，量速度。模型是临时的，用完就扔；不影响全局的随机数。
 
     参数：
         preset: 模型大小与批大小取自这里。
         tokenizer: 字级分词器。
         device: 设备。
-        budget: 量到用了这么多秒就停（至少量两步）。
+        budget: 量到用了这么多秒就停（至少量两步，最多 1,000 步）。
         clock: 计时的函数，返回秒；测试时可以换掉。
     返回：
         Speed。慢机器上每步只取半批或更少，再按词元数折算。
@@ -84,7 +84,7 @@ def measure_speed(preset: Preset, tokenizer: PreTrainedTokenizerFast, device: to
         _, small = step(2, 0.5)
         size = min(preset.batch_size, max(2, int(2 * budget / 3 / max(small, 1e-6))))
         tokens, seconds, count, cpu = 0, 0.0, 0, time.process_time()
-        while count < 2 or (seconds < budget and count < 30):
+        while count < 2 or (seconds < budget and count < 1000):
             n, used = step(size, (count * 0.618) % 1)         # 长短文档轮着来
             tokens, seconds, count = tokens + n, seconds + used, count + 1
         cpu = time.process_time() - cpu

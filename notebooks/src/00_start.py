@@ -41,8 +41,8 @@
 # ## 怎样用这个页面
 #
 # 这是一个 Jupyter notebook：文字和代码排成一格一格。点一下某个代码格，按 **Shift + Enter**，它就运行，
-# 结果出现在下面，光标跳到下一格。也可以用菜单「运行 → 运行全部单元格」一次跑完。
-# 按错了、跑乱了，用「内核 → 重启内核」从头来，什么也不会丢。
+# 结果出现在下面，光标跳到下一格。也可以用菜单 Run → Run All Cells（运行全部单元格）一次跑完。
+# 按错了、跑乱了，用 Kernel → Restart Kernel…（重启内核）从头来：格子里写的字都在，只是变量清空了，要再运行一遍。
 #
 # 每一本的第一格都是下面这一格（再往上、标题下面的那一格只在 Colab 上有用，别处不用管它）。
 
@@ -57,6 +57,7 @@ lesson = start("00_start")                    # 换预设：start("00_start", pr
 # ## 1 检查机器
 #
 # 下面逐项看一遍。✅ 是通过；⚠️ 是提醒，不处理也能往下走；❌ 要先处理，右边写着怎么办。
+# 要运行命令的，在终端（Windows 上叫命令提示符）里进到课程文件夹，再照着敲。
 
 # %%
 from utils.machine import check_machine
@@ -110,12 +111,13 @@ if lesson.preset.bf16:
 # %% [markdown]
 # ## 3 在这台机器上，重的 notebook 要多久？
 #
-# 只有 06（预训练）和 08（微调）要真正练模型。与其猜，不如量：拿你的预设、真的语料，练几步掐个表，
-# 再乘以步数。一步用 $s$ 秒，练 $N$ 步，途中还要评估几次，于是
+# 练得最久的是 [06](06_mlm_pretraining.ipynb)（预训练）和 [08](08_clm_finetuning.ipynb)（微调）。与其猜，不如量：拿你的预设、
+# 真的语料，练 5 秒掐个表，看一步要几秒，
+# 再乘以步数。一步用 $s$ 秒，练 $n$ 步，途中还要停下来考几次试（评估），折合 $n_{\text{评估}}$ 步，于是
 #
-# $$\text{用时}\approx\frac{(N+N_{\text{评估}})\,s}{60}\ \text{分钟}$$
+# $$\text{用时}\approx\frac{(n+n_{\text{评估}})\,s}{60}\ \text{分钟}$$
 #
-# 其中评估只往前算、不往回调，大约是一步训练的三分之一。
+# 评估只算答案、不改参数，一批大约只花训练一步的三分之一。
 
 # %%
 from utils.speed import measure_speed, minutes_text
@@ -130,18 +132,19 @@ lesson.record("训练速度（机器空闲时）", speed.tokens_per_second / fre
 
 # %% [markdown]
 # 词元（token）是模型眼里文字的最小单位，在这门课的模型里，一个汉字就是一个词元。
-# 08 除了正式训练，还有三次短的对照，所以多算两成。
+# 下面估的是两本里最长的那一次训练。
 
 # %%
 minutes = {"06 预训练": speed.minutes(preset.mlm_steps, preset),
-           "08 微调": speed.minutes(1.2 * preset.clm_steps, preset)}
+           "08 微调": speed.minutes(preset.clm_steps, preset)}
 for name, value in minutes.items():
     print(f"{name}：{minutes_text(value * free)}")
     lesson.record(f"{name}的训练用时（估计）", value * free, "分钟")
 
 # %% [markdown]
-# 这只是**估计**：只量了几秒；笔记本电脑练久了发热降频，实际会更长。嫌长，就先用 `smoke` 走一遍。
-# 其余各本只有小计算，快得多。
+# 这只是**估计**：只量了几秒；笔记本电脑练久了发热降频，实际会更长。它也只算了最长的那一次训练，
+# 整本还有对照实验和画图，要再多一到两倍。每一本大约几分钟，README 的表里列着（两核、没有 GPU 的机器）；
+# 把你的 [06](06_mlm_pretraining.ipynb) 和表里的比一比，就知道自己的机器是快还是慢。嫌长，就先用 `smoke` 走一遍。
 #
 # ## 4 课程地图
 #
@@ -162,8 +165,9 @@ figure = draw_map(progress=course_progress())
 #
 # ## 5 先尝一口：让它接着写
 #
-# 课程附带一个已经练好的小模型，练法就在 06 和 08 里。它只读过一种文字：这门课自带的虚构地方新闻。
-# 先载入它。它在我们手里只做一件事：**读前面的字，给出下一个字的概率**，写文章就是一个字一个字地问下去。
+# 课程附带一个已经练好的小模型，练法就在 [06](06_mlm_pretraining.ipynb) 和 [08](08_clm_finetuning.ipynb) 里。它只读过一种文字：
+# 这门课自带的虚构地方新闻。
+# 先载入它。它只做一件事：**读前面的字，给出下一个字的概率**，写文章就是一个字一个字地问下去。
 # 每次只算一个字，计算量太小，多个线程反而互相等待，所以这里只用一个线程。
 
 # %%
@@ -195,7 +199,7 @@ lesson.record("续写速度", written / seconds, "字/秒")
 assert len(set(samples)) > 1 and all(text.startswith("今天是个") for text in samples)
 
 # %% [markdown]
-# 像不像真的？做个小测验：下面四条里，两条来自语料，两条是模型写的。先猜，再点开答案。
+# 像不像真的？做个小测验：下面四条里，两条来自语料，两条是模型刚刚另写的。先猜，再点开答案。
 
 # %%
 import random
@@ -204,7 +208,8 @@ from IPython.display import HTML, display
 from utils.corpus import generate
 
 real = [text for text in generate("test", 600)["intro"] if text.startswith("今天是个")][:2]
-cards = [(text, "语料") for text in real] + [(text, "模型") for text in samples[:2]]
+cards = [(text, "语料") for text in real]
+cards += [(complete(clm, tokenizer, "今天是个", seed=seed, **how).intro, "模型") for seed in (100, 101)]
 random.Random(lesson.seed).shuffle(cards)
 for letter, (text, _) in zip("甲乙丙丁", cards, strict=True):
     print(f"{letter}　{text}")
@@ -219,7 +224,8 @@ article = complete(clm, tokenizer, "今天是个", temperature=0.8, top_p=0.95, 
 print(article.intro, article.body, sep="\n\n")
 
 # %% [markdown]
-# 读一读：导语里的地名、数字，到了正文里对得上吗？让正文守住导语的事实，是 08 和 09 的中心问题，
+# 读一读：导语里的地名、数字，到了正文里对得上吗？让正文守住导语的事实，
+# 是 [08](08_clm_finetuning.ipynb) 和 [09](09_generation.ipynb) 的中心问题，
 # 那里会逐条去数。
 #
 # ## 6 改一处，看一处
@@ -239,7 +245,8 @@ for seed in range(3):
 
 # %% [markdown]
 # 为什么会这样？温度改的是「下一个字」的概率分布。看看「今天是个」后面这一个字：
-# 模型的打分（logits）除以温度 $\tau$，再变成概率。
+# 模型给每个字一个分数，叫打分（logits）。分数 $z_i$ 先除以温度 $\tau$，再变成概率 $p_i$；
+# 这种「取指数、再除以总和」的变法叫 **softmax**，以后处处要用：
 #
 # $$p_i=\frac{e^{z_i/\tau}}{\sum_j e^{z_j/\tau}}$$
 
@@ -251,18 +258,20 @@ with torch.no_grad():
     z = clm(torch.tensor([[tokenizer.cls_token_id, *ids]])).logits[0, -1]        # (V,)
 top = z.topk(8).indices
 fig, axes = plt.subplots(1, 3, figsize=(9, 2.6), sharey=True)
-for ax, tau in zip(axes, (0.3, 1.0, 2.0), strict=True):
+for ax, tau in zip(axes, (0.1, 1.0, 2.0), strict=True):
     ax.bar(tokenizer.convert_ids_to_tokens(top.tolist()), (z / tau).softmax(-1)[top])
-    ax.set(title=f"温度 {tau}", xlabel="下一个字", ylim=(0, 1))
+    ax.set(title=f"温度 {tau}", xlabel="下一个字（取最高的 8 个）")
 _ = axes[0].set_ylabel("概率")
 
 # %% [markdown]
-# 名次不变，差距在变：温度低，第一名几乎独占；温度高，大家拉平，连不该出现的字也有了机会。09 会把这件事讲透。
+# 名次不变，差距在变：温度越低，靠前的占得越多，低到接近 0，就只剩第一名；温度高，大家拉平，
+# 这 8 个字的份额都小了，让给了词表里别的字，连不该出现的字也有了机会。[09](09_generation.ipynb) 会把这件事讲透。
 #
 # ## 7 填空：它会看上下文
 #
-# 另一个附带的模型（06 的产物）会填空：把想让它猜的字写成 `[MASK]`，它给出那里每个字的概率。
+# 另一个附带的模型（[06](06_mlm_pretraining.ipynb) 的产物）会填空：把想让它猜的字写成 `[MASK]`，它给出那里每个字的概率。
 # 「今天是个□□的日子」，填什么好？单看这半句谁也说不准，要看后文。
+# 代码行尾的 `(1, T)` 是张量的形状：1 句话，T 个词元；V 是词表里有多少个词元。
 
 # %%
 OPENING = "今天是个[MASK][MASK]的日子，"
@@ -302,7 +311,7 @@ lesson.record("「丰」的概率：后文是运动会开幕", harvest[2])
 assert harvest[0] > 2 * harvest[2], "换了后文，猜测却没有变：填空模型不对劲"
 
 # %% [markdown]
-# 没有人告诉过它「西瓜熟了是丰收」。它只是做了许多次填空题，自己发现看上下文最省力。
+# 没有人专门教它「西瓜熟了是丰收」。它只是在新闻里做了许多次填空题，发现看了上下文才猜得准。
 #
 # ## 8 看见它在看哪里
 #
@@ -332,15 +341,15 @@ show_attention(mlm, tokenizer, TEXT, layer=layer, head=head, token=blank)
 
 # %% [markdown]
 # 换几个头看看：是不是每个头都在看后文？有没有哪个头总盯着前一个字？有没有哪个头总看 `[SEP]`？
-# 注意力到底在算什么，03 会一步一步拆开。
+# 注意力到底在算什么，[03](03_self_attention.ipynb) 会一步一步拆开。
 #
 # ## 9 练习怎么做
 #
 # 每一本的最后都有练习，标着难度（★ 到 ★★★）和大致的分钟数。规矩很简单：
 #
-# - 题目下面有一格留了空，把 `...` 换成你的答案，运行它，再运行紧跟着的 `check`。
+# - 题目下面多半有一格留了空，把 `...` 换成你的答案，运行它，再运行紧跟着的 `check`。
 # - 不对的话，`check` 会猜你是怎样想的，给出一个最小的反例，问你一个问题；它不会说出答案。
-# - 参考答案折叠在题目下面，**先做再看**。另有几道「想一想」，没有检查，改一改上面的格子就好。
+# - 参考答案折叠在题目下面，**先做再看**。另有几道「想一想」（01 和 10 的练习也是这样），没有检查，改一改上面的格子就好。
 # - 一道也不做，「运行全部单元格」照样能跑通。
 # - 做过的题记在 `outputs/progress.jsonl`，一行一条，看得懂；它只在你的机器上，删掉就是从头来。
 #
@@ -373,7 +382,7 @@ check.warm_up(my_answer)
 # ## 小结
 #
 # - 机器检查过了：✅ 的不用管，❌ 的照右边的办法处理；以后出了怪事，先回到这一本再跑一遍。
-# - 预设决定模型多大、练多久；你已经知道 06 和 08 在这台机器上大约要多少分钟。
+# - 预设决定模型多大、练多久；你已经知道 [06](06_mlm_pretraining.ipynb) 和 [08](08_clm_finetuning.ipynb) 在这台机器上大约要多少分钟。
 # - 语言模型做的事只有一件：给出下一个（或被盖住的）字的概率。写文章，是一次次按这个概率抽字。
 # - 它会看上下文，而且看得见：注意力的权重就是它看的地方。
 #
@@ -420,7 +429,7 @@ check.warm_up(my_answer)
 #     s = measure_speed(PRESETS[name], tokenizer, lesson.device)
 #     print(name, f"{s.tokens_per_second:,.0f} 词元/秒")
 # ```
-# （第 5 节把线程数设成了 1，两者在同样的线程数下比才公平，所以放在一起重新量。）
+# （第 5 节把线程数设成了 1，所以不要拿第 3 节的数来比，两个放在一起重新量。）
 # 快的倍数通常和参数之比不一样：一部分参数在词表里，输入时查表几乎不花时间；模型小到一定程度，
 # 时间主要花在一次次启动计算上，而不是计算本身。
 #

@@ -23,11 +23,11 @@
 #
 # 1. 看懂一张图：七年里模型怎样变大，三种结构各占哪一段。
 # 2. 说出汉字的三个难处（数据、语言、粒度），每一个都拿得出自己量的数。
-# 3. 会从模型自己的注意力权重里读出掩码，分清编码器、解码器、编码器–解码器。
+# 3. 会从模型自己的注意力权重里读出掩码（mask，谁不许看谁），分清编码器、解码器、编码器–解码器。
 # 4. 说清预训练和微调的差别，数得出「冻结」之后还剩多少参数在练。
 # 5. 认得出教程里常见的十几个错误，并且知道怎样用几行代码去验。
 #
-# **先修**：[00](00_start.ipynb)（词元、参数、注意力这几个词在那里见过）。这里只求看个大概，细节后面各本都会拆开讲。
+# **先修**：[00](00_start.ipynb)（词元、参数、softmax、注意力这几个词在那里见过）。这里只求看个大概，细节后面各本都会拆开讲。
 #
 # **用时**：阅读约 40 分钟；全部运行，两核 CPU 约 1 分钟，GPU 尚未实测。
 
@@ -39,7 +39,8 @@ lesson = start("01_background")               # 换预设：start("01_background
 # %% [markdown]
 # ## 1 大模型从哪里来
 #
-# 2017 年的 Transformer 有两半：**编码器（encoder）** 读原文，**解码器（decoder）** 写译文。一年之后它被拆成了两支：BERT 只要编码器，
+# 2017 年的 Transformer（[04](04_transformer.ipynb) 会从零搭一个）有两半：**编码器（encoder）** 读原文，**解码器（decoder）** 写译文。
+# 一年之后它被拆成了两支：BERT 只要编码器，
 # GPT 只要解码器。再往后的故事，下面一张图就讲完了。纵轴是对数刻度：每上一格，参数多十倍。
 # 最底下那条虚线是随课程附带的小模型。
 
@@ -86,7 +87,8 @@ print(f"附带的模型有 {mlm.num_parameters():,} 个参数，照这条规矩�
 # %% [markdown]
 # 一个人写一百多篇文章要好几个星期，够练的参数却只有几千个：真数据就是这么贵。再看「多一点数据，值多少」。
 # 用最简单的模型，只看前一个字的二元模型（bigram，[02](02_tokenization.ipynb) 会手写），在手写文章上越学越多，
-# 考同样的 30 篇：
+# 考同样的 30 篇。考分叫**损失（loss）**：模型给正确的那个字多大的概率，取对数，反个号，再对所有的字取平均。
+# 猜得越准，损失越低；每次都猜中是 0。用自然对数算，单位叫**奈特（nat）**，[02](02_tokenization.ipynb) 会细讲。
 
 # %%
 import random
@@ -127,7 +129,7 @@ assert nats[-1] < nats[0] and unseen[-1] < unseen[0]
 # | 中文 BERT：只用维基；再加别的文字 | 4 亿词；54 亿词 | Cui 等（2021） |
 # | 同一个中文 BERT，考 CMRC 2018 阅读理解：原来、整词掩码（whole word masking）、再加数据 | 70.0、70.5、71.4 | Cui 等（2021） |
 #
-# 最后一行值得多看一眼：换一个巧妙的训练目标得 0.5 分，多给数据得 0.9 分。
+# 最后一行值得多看一眼：换一个巧妙的训练目标（填空时整个词一起盖，[05](05_objectives.ipynb) 会讲）得 0.5 分，多给数据得 0.9 分。
 #
 # 还有一件事容易忘：数据不只要多，还要**不重复**。网页里大量文字是互相抄的；怎样清洗、查重，[10](10_scale_up.ipynb) 会做一遍。
 #
@@ -210,15 +212,16 @@ for name, cut in cuts.items():
     print(f"{name:　<2} 每个单位 {table[name][0]:.2f} 字，词表 {table[name][1]:>6,}，没学过的单位 {table[name][2]:.1f}%")
 
 # %% [markdown]
-# 一眼就看出次序：**字节最细，词最粗，汉字站在中间**。粗的单位序列短，可词表大、生词多；细的单位没有生词，可序列长。
-# 词表还要花参数：每个单位一行嵌入，$V\times D$ 个数。按附带模型的宽度算一算：
+# 次序一眼就看得出：**字节最细，词最粗，汉字站在中间**。粗的单位序列短，可词表大、生词多；细的单位没有生词，可序列长。
+# 词表还要花参数：模型要给每个单位备一串数，叫它的**嵌入（embedding）**。词表有 $V$ 个单位、模型宽 $C$，就是 $V\times C$ 个数。
+# 按附带模型的宽度算一算：
 
 # %%
-D = mlm.config.hidden_size
+C = mlm.config.hidden_size
 body = sum(p.numel() for name, p in mlm.bert.encoder.named_parameters())
 for name, row in table.items():
     V = 256 if name == "字节" else row[1]
-    print(f"{name:　<2} 嵌入 {V * D:>9,} 个参数，是各层参数总和的 {V * D / body:.2f} 倍")
+    print(f"{name:　<2} 嵌入 {V * C:>9,} 个参数，是各层参数总和的 {V * C / body:.2f} 倍")
 lesson.record("字的长度 ÷ 词的长度（每个单位多少字）", table["字"][0] / table["词"][0])
 assert table["字节"][0] < table["字"][0] < table["词"][0] and table["字节"][2] <= table["字"][2] < table["词"][2]
 
@@ -289,9 +292,10 @@ assert torch.equal(seen["T5 解码器：看自己"], torch.ones(3, 3).tril()) an
 #
 # - **编码器**：人人看得见人人。适合「读懂」：填空、分类、检索。
 # - **解码器**：只看得见自己和左边，一个下三角。适合「接着写」，因为写的时候右边还不存在。
-# - **编码器–解码器**：编码器那一半看全文；解码器看自己是下三角，另外还能看编码器的全部。适合「读一段，写一段」：翻译、摘要。
+# - **编码器–解码器**：编码器那一半看全文；解码器看自己是下三角，另外还能看编码器的全部，这一份注意力叫**交叉注意力（cross-attention）**。
+#   适合「读一段，写一段」：翻译、摘要。
 #
-# 输出也不同。同样一句 7 个字，各给出什么形状的东西？参数又花在哪里？
+# 输出也不同。同样一句 7 个字，各给出什么形状的东西（T5 另外还要写 3 个字）？参数又花在哪里？
 
 # %%
 with torch.no_grad():
@@ -305,8 +309,9 @@ for name, model in models.items():
           f"其余 {total - table - crossed:,}")
 
 # %% [markdown]
-# BERT 给每个位置一个向量（形状 $(B,T,D)$），要接上词表头才有概率；GPT-2 和 T5 直接给出每个位置上全词表的打分 $(B,T,V)$。
-# 三者的输入嵌入与输出的词表头都是共用的，所以词表那部分只算一份。只有 T5 有交叉注意力。
+# $B$ 是一批几句话（这里是 1），$T$ 是几个词元。BERT 给每个位置一串数，也就是一个向量（形状 $(B,T,C)$），要再接一个**词表头**
+# （把向量变成全词表打分的一层）才有概率；GPT-2 和 T5 直接给出打分 $(B,T,V)$。
+# GPT-2、T5 的词表头和输入的嵌入用同一张表，所以词表那部分只算一份。只有 T5 有交叉注意力。
 #
 # 它们没有练过，输出没有意义。换成附带的、练过的两个，看看「读懂」和「接着写」各是什么样（T5 那样的模型，
 # [05](05_objectives.ipynb) 会练一个）：
@@ -324,7 +329,8 @@ print("解码器续写：", complete(clm, tokenizer, "今天是个", temperature
 # %% [markdown]
 # ## 6 预训练与微调
 #
-# **预训练（pre-training）**：拿大量没有标注的文字，出填空题或续写题，从随机权重练起。贵，做一次。
+# **预训练（pre-training）**：拿大量没有标注的文字，出填空题（掩码语言模型，masked language model，MLM）
+# 或续写题（因果语言模型，causal language model，CLM），从随机权重练起。贵，做一次。这两种题 [05](05_objectives.ipynb) 会一步步写出来。
 # **微调（fine-tuning）**：拿预训练好的权重，换一道具体的题，用少量有标注的例子再练一会儿。便宜，做许多次。
 #
 # 微调时不一定所有参数都动。**冻结（freeze）** 就是把一部分参数的 `requires_grad` 关掉。
@@ -362,7 +368,8 @@ for name, (frozen, pretrained) in plans.items():
     print(f"{name:　<11} 在练的参数 {counts[name]:>9,}，占 {counts[name] / model.num_parameters():6.1%}")
 
 # %% [markdown]
-# 光数参数不够，还要看成绩。给 120 个有标注的例子，各练同样多步，考 200 个没见过的。先写训练和考试：
+# 光数参数不够，还要看成绩。给 120 个有标注的例子，各练同样多步，考 200 个没见过的。先写训练和考试。训练的一步是：
+# 取一小批例子，算损失，`backward()` 算出每个参数该往哪边改，优化器改一点；每步改多大，由**学习率（learning rate）** 定：
 
 # %%
 from torch.nn.functional import cross_entropy
@@ -419,7 +426,7 @@ assert scores["预训练，全部练"] > scores["从头开始，全部练"] + 0.
 # ## 7 常见错误
 #
 # 下面这些说法和写法，在教程里流传很广，这门课的起点就是其中一份。每一条都用几行代码验一遍。
-# 先看清单，感兴趣的跳过去看：
+# 这一节里有些词（残差、LayerNorm、分词器的设置）后面才讲，第一次读不必全懂；先看清单，感兴趣的跳过去看，学到那一本再回来：
 #
 # | 说法或写法 | 实际 | 哪一节 |
 # |---|---|---|
@@ -427,7 +434,7 @@ assert scores["预训练，全部练"] > scores["从头开始，全部练"] + 0.
 # | NSP 是「预测下一个句子的内容」 | 判断两段是否相连，一道二选一 | 7.2 |
 # | 用 `BertLMHeadModel` 做 MLM | 它的标签错开一位 | 7.3 |
 # | 建了 `BertLMHeadModel` 就是因果模型 | `is_decoder` 默认是 `False`，看得见未来 | 7.4 |
-# | 练几分钟，损失没有低得可疑，就说明没偷看 | 抄答案也要学很多步；可靠的只有「改动未来」 | 7.4、[08](08_clm_finetuning.ipynb) |
+# | 练几分钟，损失没有低得可疑，就说明没偷看 | 抄答案也要学很多步；可靠的只有「改动未来」 | 7.4 |
 # | `labels = tokenizer(正文, padding="max_length")` | 大半标签是 `[PAD]`，还都计损失 | 7.5 |
 # | `truncation=True` 就会截断 | 新建的分词器没有上限，不截 | 7.6 |
 # | BERT 的位置数写 514 | 那是 RoBERTa 的约定 | 7.7 |
@@ -435,6 +442,7 @@ assert scores["预训练，全部练"] > scores["从头开始，全部练"] + 0.
 # | 残差在 LayerNorm 之后 | BERT 是 LN(x + 子层(x)) | 7.9 |
 # | `overwrite_output_dir=True` 等 | transformers 5 里没有了 | 7.10 |
 # | 练完就能 `from_pretrained(output_dir)` | 先要 `save_model` | 7.11 |
+# | `loss_type=None` 的警告，关掉日志就好 | 写明 `loss_type`，它就不来了 | 7.12 |
 # | 中文的词形变化复杂；汉字太粗；微调该冻结底层 | 见第 3、4、6 节的测量 | |
 #
 # ### 7.1 GPT 是编码器–解码器？
@@ -464,7 +472,8 @@ with torch.no_grad():
 # %% [markdown]
 # ### 7.3 用 `BertLMHeadModel` 做 MLM？
 #
-# 两个类的权重一样，损失不一样。给它们同样的 MLM 标签（只有被盖住的位置有标签），手算两种损失，看库算的是哪一种：
+# 两个类的权重一样，损失不一样。标签（label）就是标准答案；给它们同样的 MLM 标签（只有被盖住的位置有，别处写 −100，意思是不算），
+# 手算两种损失，看库算的是哪一种：
 
 # %%
 from torch.nn.functional import nll_loss
@@ -501,9 +510,56 @@ for name, change in moved.items():
 assert moved["is_decoder=True"] == 0 and moved["is_decoder=False（默认）"] > 0.1
 
 # %% [markdown]
-# 没有报错，只在建模时有一行不起眼的提醒（add `is_decoder=True.`）。它看得见答案，训练损失会低得可疑，一到生成就露馅。
-# [08](08_clm_finetuning.ipynb) 会再练一遍给你看。
-# 另外，这个类不写 `loss_type` 会有一句 `loss_type=None` 的警告：写上 `model.loss_type = "ForCausalLM"`，不要把警告藏起来。
+# 没有报错，只在建模时有一行不起眼的提醒（add `is_decoder=True.`）。它看得见答案，训练损失早晚会低得可疑，一到生成就露馅。
+#
+# 「早晚」是多久？拿两层的小模型从头练，句子、步数、次序都一样，只差一个 `is_decoder`：
+
+# %%
+def short_rows(split, n):
+    rows = tokenizer([body[:30] for body in corpus[split]["body"][:n]])["input_ids"]
+    return torch.tensor([row for row in rows if len(row) == 32])                                    # (N, 32)
+
+learn_rows, exam_rows = short_rows("train", 2000), short_rows("validation", 100)
+
+def practise(is_decoder, look):
+    torch.manual_seed(lesson.seed)
+    student = BertLMHeadModel(BertConfig(
+        vocab_size=V, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256, max_position_embeddings=32,
+        initializer_range=0.05, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, is_decoder=is_decoder, **eager))
+    student.loss_type, losses = "ForCausalLM", []
+    optimizer, order = torch.optim.AdamW(student.parameters(), lr=5e-3, fused=True), torch.Generator().manual_seed(lesson.seed)
+    for step in range(1, look[-1] + 1):
+        x = learn_rows[torch.randint(len(learn_rows), (16,), generator=order)]                      # (B, T)
+        loss = student(x, labels=x).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses += [loss.item()] if step in look else []
+    return student.eval(), losses
+
+# %% [markdown]
+# 考的时候把未来抽走：每次只给前 $k$ 个词元，猜第 $k+1$ 个，真正写作时就是这样。
+
+# %%
+@torch.no_grad()
+def without_future(student):
+    nats = [cross_entropy(student(exam_rows[:, :k]).logits[:, -1], exam_rows[:, k]) for k in range(4, 31)]
+    return torch.stack(nats).mean().item()
+
+look, ends = (20, 40) if lesson.preset.name == "smoke" else (50, 100, 200, 400), {}
+for is_decoder in (False, True):
+    student, losses = practise(is_decoder, look)
+    ends[is_decoder] = losses[-1], without_future(student)
+    history = "，".join(f"第 {step} 步 {loss:.2f}" for step, loss in zip(look, losses, strict=True))
+    print(f"is_decoder={is_decoder!s:<5}：训练损失 {history}；抽走未来再考 {ends[is_decoder][1]:.2f}")
+print(f"瞎猜是 {np.log(V):.2f} 奈特/词元")
+lesson.record("漏写 is_decoder：抽走未来之后损失高多少", ends[False][1] - ends[False][0], "奈特/词元")
+assert lesson.preset.name == "smoke" or ends[False][0] < 0.5 < ends[True][0] and ends[False][1] > ends[True][1] + 2
+
+# %% [markdown]
+# 开头两边几乎一样：抄答案这一招，模型自己也要学一阵。所以「练了几分钟，损失没有低得可疑」证明不了它没有偷看；
+# 再练下去，看得见未来的那个低得离谱，一抽走未来，就猜得一塌糊涂。可靠的检查只有一个：改动未来，看过去动不动。
+# 照着这种写法微调会得到什么，[08](08_clm_finetuning.ipynb) 会练给你看。
 #
 # ### 7.5 导语和正文分开切，各自补到 512？
 #
@@ -516,6 +572,19 @@ for limit in (256, 512):
     share = np.mean([i == tokenizer.pad_token_id for row in padded for i in row])
     print(f"补到 {limit}：{share:.0%} 的标签是 [PAD]。只要永远输出 [PAD]，就「对」了这么多。")
 assert share > 0.5
+
+# %% [markdown]
+# 这些 [PAD] 真的计损失吗？库只跳过 −100，而 `[PAD]` 的编号是 0，照算不误。把同样的正文喂给附带的解码器，标签里的 [PAD] 先留着，
+# 再换成 −100：
+
+# %%
+row = torch.tensor(tokenizer(bodies[:8], padding="max_length", truncation=True, max_length=256)["input_ids"])   # (B, T)
+real = row != tokenizer.pad_token_id
+with torch.no_grad():
+    kept, skipped = (clm(input_ids=row, attention_mask=real.long(), labels=y) for y in (row, row.masked_fill(~real, -100)))
+by_hand = nll_loss(kept.logits[:, :-1].log_softmax(-1).flatten(0, 1), row[:, 1:].flatten())
+print(f"标签里留着 [PAD]：损失 {kept.loss:.3f}（每个位置都算，手算 {by_hand:.3f}）；换成 −100：{skipped.loss:.3f}")
+torch.testing.assert_close(kept.loss, by_hand)
 
 # %% [markdown]
 # 更糟的是，输入里是导语的字，标签却是正文的字，两条不同的序列按位置硬凑在一起，模型从没见过正文的前文。
@@ -631,6 +700,34 @@ shutil.rmtree(place)
 assert not loaded
 
 # %% [markdown]
+# ### 7.12 `loss_type=None` 的警告，关掉日志就好？
+#
+# `BertLMHeadModel` 带着标签算损失时，库会说一句 `loss_type=None`：它认不出这个类该用哪种损失，只好用默认的。
+# 默认的恰好就是续写的损失，所以结果没错；可是把日志关掉，真有要紧的话也听不见了。写明用哪一种，警告自然不来：
+
+# %%
+import io
+import logging as python_logging
+from transformers.utils.logging import warning_once
+
+def complaints(loss_type):
+    model, ear = BertLMHeadModel(BertConfig(is_decoder=True, **small)).eval(), io.StringIO()
+    log, handler = python_logging.getLogger("transformers.modeling_utils"), python_logging.StreamHandler(ear)
+    if loss_type:
+        model.loss_type = loss_type
+    log.addHandler(handler)
+    log.propagate = False                     # 只让我们听见，不打印到页面上
+    loss = model(ids, labels=ids).loss
+    log.removeHandler(handler)
+    log.propagate = True
+    return loss.item(), ear.getvalue().strip() or "（没有警告）"
+
+warning_once.cache_clear()                    # 这种警告每个进程只说一遍；让它从头说起
+for loss_type in (None, "ForCausalLM"):
+    torch.manual_seed(lesson.seed)
+    print(loss_type, "→ 损失 {:.4f}，{}".format(*complaints(loss_type)))
+
+# %% [markdown]
 # ## 小结
 #
 # - 大模型的七年：从编码器–解码器出发，分成两支，往大里走的是解码器；参数要和数据一起长。
@@ -650,7 +747,7 @@ assert not loaded
 # <details><summary>参考答案</summary>
 #
 # 图上是 mT5（130 亿）。没有定论；常见的解释是：解码器的每个词元都能当一道题（编码器–解码器只有目标那一边算损失），
-# 结构简单、便于扩大，而「输入一段、输出一段」也可以写成一条序列来续写。05 会数出每处理一个词元能得到几道题。
+# 结构简单，便于做大，而「输入一段、输出一段」也可以写成一条序列来续写。05 会数出每处理一个词元能得到几道题。
 #
 # </details>
 #

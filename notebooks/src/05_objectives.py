@@ -23,7 +23,7 @@
 # 3. 看得出一个目标「能看到什么、要猜什么、一篇文章给多少道题」，并用模型自己的梯度画出来。
 # 4. 知道两个坑：库里的整词掩码用在中文上会失灵；NSP 有捷径可走。
 #
-# **先修**：02（字符词元）、03（自注意力与掩码）。
+# **先修**：[02](02_tokenization.ipynb)（字符词元）、[03](03_self_attention.ipynb)（自注意力与掩码）。
 #
 # **用时**：两核 CPU 约 4 分钟（五个小模型各练几十秒），GPU 尚未实测。
 
@@ -46,7 +46,8 @@ print(f"{preset.layers} 层 × {preset.hidden} 维，每批 {preset.batch_size} 
 # ## 1 同一段话，五道题
 #
 # 预训练没有人工标注，题目是拿文章自己出的：遮住一部分，让模型猜回来。遮哪里、许看哪里，就是不同的**目标（objective）**。
-# 先把语料和分词器准备好。分词器用 06 那个会填空的模型的（你没跑过 06，就用课程附带的检查点），一个字符一个词元；
+# 先把语料和分词器准备好。分词器用 [06](06_mlm_pretraining.ipynb) 那个会填空的模型的（你没跑过 06，就用课程附带的检查点），
+# 一个字符一个词元；
 # 另加 20 个**哨兵（sentinel）**词元，T5 要用。
 
 # %%
@@ -66,7 +67,7 @@ pretrained.resize_token_embeddings(V, mean_resizing=False)
 print(f"{len(train_docs)} 篇，词表 V = {V}")
 
 # %% [markdown]
-# 全书的符号：B 是一批里的篇数，T 是一篇的词元数，V 是词表大小。拿一句话当例子：
+# 这一本的符号：B 是一批里的篇数，T 是一篇的词元数，V 是词表大小。拿一句话当例子：
 
 # %%
 sentence = held_docs[0]["intro"]
@@ -87,7 +88,7 @@ def clm_loss(logits, ids):
     return -log_p.gather(-1, ids[:, 1:, None]).mean()                     # 标量
 
 # %% [markdown]
-# 与库对一对。库的 `labels` 不用自己错位，模型里面会错；`is_decoder=True` 让它只看左边（08 会看到漏写它的后果）。
+# 与库对一对。库的 `labels` 不用自己错位，模型里面会错；`is_decoder=True` 让它只看左边（[08](08_clm_finetuning.ipynb) 会看到漏写它的后果）。
 
 # %%
 from transformers import BertLMHeadModel
@@ -490,8 +491,10 @@ train_pairs, held_pairs, hard_pairs = (Dataset.from_list([r | {"length": len(r["
                                        for p in (pairs, easy, hard))
 
 # %% [markdown]
-# 五种目标，各配一个整理函数（collator）、一个模型和一把量损失的尺子。CLM 和两个 MLM 用同样的起点 `prepare_heads`（06 会讲）；
-# T5 从完全随机的权重起步。NSP 一对文章只有一道题，从头练一分钟什么也学不到（我们试过，正确率停在 50%），所以让它从 06 那个
+# 五种目标，各配一个整理函数（collator）、一个模型和一把量损失的尺子。
+# CLM 和两个 MLM 用同样的起点 `prepare_heads`（[06](06_mlm_pretraining.ipynb) 会讲）；
+# T5 从完全随机的权重起步。NSP 一对文章只有一道题，从头练，这点时间学不到什么（想验证，
+# 把下面 `makers` 里的 `pretrained` 换成 `small(BertForPreTraining)`），所以让它从 06 那个
 # 会填空的模型出发，学习率也小些。
 
 # %%
@@ -636,7 +639,7 @@ for name, (batches, _) in rulers.items():
 # | 结构 | 只有编码器 | 只有解码器 | 编码器–解码器 |
 # | 猜一个字时看得见 | 左右两边 | 只有左边 | 整个输入，加上已写的部分 |
 # | 题目 | 填空（外加 NSP） | 下一个字 | 按顺序补回挖掉的段 |
-# | 一个词元给几道题 | 约 0.15 | 约 1 | 约 0.15 到 0.2（数上面的表） |
+# | 一个词元给几道题 | 约 0.15 | 约 1 | 比 MLM 略多（看上面打印的） |
 # | 练好了直接能做 | 填空、给整段一个表示 | 续写 | 输入一段、输出一段 |
 #
 # ## 小结
@@ -646,6 +649,8 @@ for name, (batches, _) in rulers.items():
 # - 库的整词掩码用在中文上会失灵，因为中文的字与字之间没有空格；把词与词之间的位置隔开就好。
 # - NSP 有捷径。出题时要先问：不懂文章，能不能答对？
 # - 不同目标的损失不能横着比，只能和各自的参照比。
+#
+# **下一本**：[06_mlm_pretraining](06_mlm_pretraining.ipynb)，挑填空这道题，认真练一个中文 BERT。
 #
 # ## 练习
 #
@@ -853,7 +858,7 @@ check.leak(my_choice)
 # ```
 #
 # 整幅都变深：每个位置都看得见下一个字。CLM 的标签正是下一个字，照抄就行，损失会低得可疑；可是写作时下一个字还不存在，
-# 学到的本事用不上。08 会量到这件事。
+# 学到的本事用不上。[08](08_clm_finetuning.ipynb) 会量到这件事。
 #
 # </details>
 
@@ -864,7 +869,7 @@ check.leak(my_choice)
 # <details><summary>参考答案</summary>
 #
 # 把 `lesson.seed` 换成 0、1、2，各重练两个模型，记下六个准确率，比较两组的平均与标准差。只练几十秒时差别往往不大，
-# 一次对照下不了结论；06 会在更长的训练里再比一次。
+# 一次对照下不了结论；[06](06_mlm_pretraining.ipynb) 会在更长的训练里再比一次。
 #
 # </details>
 #

@@ -23,7 +23,7 @@
 # 3. 会给损失找参照：均匀猜测、一元模型。没有参照的损失，只是一个孤零零的数。
 # 4. 说得出模型学会了什么：数字、标点、人名，哪一类容易，哪一类难。
 #
-# **先修**：02（字符词元）、03（自注意力）、05（MLM 的遮盖）。
+# **先修**：[02](02_tokenization.ipynb)（字符词元）、[03](03_self_attention.ipynb)（自注意力）、[05](05_objectives.ipynb)（MLM 的遮盖）。
 #
 # **用时**：两核 CPU 约 7 分钟（其中训练约 3 分半，第 10 节约 2 分钟），GPU 尚未实测。
 
@@ -44,7 +44,7 @@ print(preset)
 # ## 1 语料：先看看要读什么
 #
 # 课程自带的语料是一批虚构的地方新闻，每篇有标题、导语和正文。它由一套写明了概率的语法生成，
-# 所以「最好的模型能好到什么程度」是算得出来的，08 会用到这一点。
+# 所以「最好的模型能好到什么程度」是算得出来的，[08](08_clm_finetuning.ipynb) 会用到这一点。
 
 # %%
 from utils.corpus import load_corpus
@@ -58,7 +58,7 @@ for doc in corpus["train"].select(range(2)):
 #
 # ## 2 分词器：一个字一个词元
 #
-# 02 比较过各种粒度。这里用最朴素的一种：一个字符一个词元（token），数字和标点也各算一个。
+# [02](02_tokenization.ipynb) 比较过各种粒度。这里用最朴素的一种：一个字符一个词元（token），数字和标点也各算一个。
 # 词表只从训练集里收集，验证集里没见过的字会变成 `[UNK]`。
 
 # %%
@@ -95,7 +95,8 @@ _ = ax.set(title="一条序列有多长", xlabel="长度（词元）", ylabel="�
 # %% [markdown]
 # ## 3 目标：盖住几个字，让模型猜
 #
-# 05 亲手写过 BERT 的遮盖（Devlin 等，2019）：每个词元以 15% 的概率被选中，选中的里面 80% 换成 `[MASK]`，10% 换成随机词元，
+# [05](05_objectives.ipynb) 亲手写过 BERT 的遮盖（Devlin 等，2019）：每个词元以 15% 的概率被选中，选中的里面 80% 换成 `[MASK]`，
+# 10% 换成随机词元，
 # 10% 保持原样。它收在 `utils.objectives.mask_tokens` 里。用 $m_i\in\{0,1\}$ 表示位置 $i$ 是否被选中，$\tilde{x}$ 是盖过的序列，
 # 损失只算被选中的位置：
 #
@@ -116,7 +117,7 @@ shown = ["□" if m == tokenizer.mask_token_id else t if m == i else f"【{t}】
 print("".join(shown))
 
 # %% [markdown]
-# 训练时用库里现成的 `DataCollatorForLanguageModeling`，05 核对过，它与手写的频率相同：
+# 训练时用库里现成的 `DataCollatorForLanguageModeling`，[05](05_objectives.ipynb) 核对过，它与手写的频率相同：
 
 # %%
 from transformers import DataCollatorForLanguageModeling
@@ -145,7 +146,7 @@ print(f"{config.num_hidden_layers} 层 × {config.hidden_size} 维 × {config.nu
 # 我们把这几个头的起点摆好，其余照旧随机，之后一起训练（想法见 Trockman 与 Kolter，2023）。一共三步。
 #
 # **第一步，位置。** 随机的位置嵌入里，第 5 格和第 6 格毫无关系，模型要练很久才认得出「左边那个字」。
-# 用正弦波当起点（Vaswani 等，2017；频率另选），相邻的位置一开始就相近。只写一个头那么多维，其余留给字：
+# 用正弦波当起点（Vaswani 等，2017；频率另选），相邻的位置一开始就相近。只写一个头那么多维（$d_h$，就是 03 里的 D），其余留给字：
 #
 # $$P_{t,2n}=\sin\omega_n t,\qquad P_{t,2n+1}=\cos\omega_n t,\qquad \omega_n=2\cdot 4^{-n/(N-1)},\quad n=0,\dots,N-1,\quad N=d_h/2$$
 
@@ -305,7 +306,7 @@ assert not different, f"这些设置不一样：{different}"
 # `train` 只做三件事：建 `Trainer(model=…, args=…, train_dataset=…, data_collator=…)`，挂上记录损失、画进度和存进度的回调
 # （callback），调用 `trainer.train()`。进度每隔不到一分钟存一次，停了再运行这一格，就接着练。
 #
-# 还有两处省时间的地方，损失和梯度一点不变（`utils.training.targets_only`）：词表头又宽又贵（D × V），只在有标签的位置算；
+# 还有两处省时间的地方，损失和梯度一点不变（`utils.training.targets_only`）：词表头又宽又贵（C × V），只在有标签的位置算；
 # 这些位置的个数、序列的长度都补到整倍数，矩阵的形状少了，CPU 就不必每一步都重新准备乘法。
 # 每一处各值多少，`python -m benchmarks.pretraining` 在你的机器上量给你看。
 #
@@ -507,7 +508,9 @@ lesson.record("最强的抄写头分给上一遍同一处的权重（训练后�
 assert after_score.max() > 3 / T, "抄写头没有学会抄写"
 
 # %% [markdown]
-# 这一串字从来没有在语料里这样连着出现过，它照样认得出「上一遍的同一处」：学会的不是哪几个词，而是「抄」这个动作。
+# 这一串字从来没有在语料里这样连着出现过，它照样认得出「上一遍的同一处」：这些头会的不是哪几个词，而是「抄」这个动作。
+# 也别把功劳全记给训练：起点是我们摆的，训练添了多少，比一比上面两行。[07](07_attention_visualization.ipynb) 会把「摆好的」
+# 和「练出来的」分开算。
 #
 # ## 9 一个错误的配方：用 BertLMHeadModel 做 MLM
 #
@@ -548,12 +551,12 @@ lesson.record(f"BertLMHeadModel 练 {steps} 步后，填空的准确率", here)
 assert preset.name == "smoke" or here < same_time / 2
 
 # %% [markdown]
-# 它还停在「只会猜字频」的地方：要猜的字和能看的线索差了一位，摆好的头也对不上号。最难办的是没有任何报错，训练损失照样从 8 掉到 6，
+# 它还停在「只会猜字频」的地方：要猜的字和能看的线索差了一位，摆好的头也对不上号。最难办的是没有任何报错，训练损失照样往下掉，
 # 只看损失，会以为一切正常。
 #
 # ## 10 一次盖一个字，还是一个词？盖多少？
 #
-# 05 讲过整词掩码：选中一个词，它的每个字都要猜（Cui 等，2021）。BERT 又为什么偏偏盖 15%？两件事一起量：
+# [05](05_objectives.ipynb) 讲过整词掩码：选中一个词，它的每个字都要猜（Cui 等，2021）。BERT 又为什么偏偏盖 15%？两件事一起量：
 # 按字盖 15%、30%、40%，再按词盖 40%，各练同样多的秒数，各换三个种子。按时间比，不按步数比：盖得多，要算的词表头也多，每步就慢一些。
 #
 # 为了几秒钟就看得出高低，只用体育一类，模型缩到 2 层 × 128 维。`train_for` 的学习率随时间走，到时限正好降到 0，谁都不会停在半路上。
@@ -683,7 +686,7 @@ assert share > 5 * chance, "数字没有聚到一起：嵌入还没有学到用�
 # %% [markdown]
 # ## 12 存起来
 #
-# 权重存成 safetensors，分词器和它放在一起。08 会从这里接着练；你没跑过这一本，08 就用课程附带的检查点。
+# 权重存成 safetensors，分词器和它放在一起。[08](08_clm_finetuning.ipynb) 会从这里接着练；你没跑过这一本，08 就用课程附带的检查点。
 
 # %%
 from utils.checkpoints import save_checkpoint
@@ -697,9 +700,12 @@ print("已存好：", "、".join(sorted(path.name for path in folder.iterdir()))
 #
 # - MLM：随机选 15% 的词元，80% 盖住、10% 换错、10% 不动，只在选中的位置算交叉熵。手写的和库的一致。
 # - 损失要和参照比：低于一元模型，才说明学到了上下文。
-# - 总准确率之下藏着很不一样的几类；标点、固定搭配先学会，人名要靠回头看导语。
+# - 总准确率之下藏着很不一样的几类：标点好猜；专名写了两处的，可以照着另一处抄，只写一处的就难。
 # - 比两种做法：同样的时间，几个种子，不止一份考卷；差别大不过种子的起伏，就不下结论。
 # - 嵌入没有被直接教过，却把用法相近的字排在了一起。
+#
+# **下一本**：[07_attention_visualization](07_attention_visualization.ipynb)，看看这个模型在看哪里；急着让它写文章，
+# 直接去 [08](08_clm_finetuning.ipynb)。
 #
 # ## 练习
 #
@@ -895,7 +901,7 @@ check.fixed_exam(my_reading)
 #
 # <details><summary>参考答案</summary>
 #
-# 只读导语的模型没见过「后文重复前文」这种结构，也就没有理由学会回头找；这一类会跌到和「导语里没有」差不多。
+# 只读导语的模型没见过「后文重复前文」这种结构，也就没有理由学会回头找；这一类会跌到和「专名·只有一处」差不多。
 # 它说明能力来自数据里的结构，不是来自模型的形状。
 #
 # </details>
