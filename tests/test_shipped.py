@@ -40,15 +40,17 @@ def test_held_out_documents_are_left_out(monkeypatch):
     assert S.training_documents(20, 2026)["body"][:] == generate("train", 20, 2026)["body"][7:]
 
 
-@pytest.mark.parametrize("kind, measures", [("mlm", {"test_masked_nats"}), ("clm", {"test_masked_nats", "test_body_nats"})])
-def test_both_ways_learn_and_agree_on_what_they_report(kind, measures, docs, tokenizer, monkeypatch, tmp_path):
+@pytest.mark.parametrize("kind, objective, causal, measures", [
+    ("mlm", None, 0, {"test_masked_nats"}), ("clm", None, 320, {"test_body_nats"}),
+    ("clm", "both", 160, {"test_masked_nats", "test_body_nats"})])
+def test_both_ways_learn_and_agree_on_what_they_report(kind, objective, causal, measures, docs, tokenizer, monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(S, "HELD", 20)
     started = np.log(len(tokenizer))
-    model, by_steps = S.make(kind, docs, tokenizer, PRESET, steps=40)
-    _, by_clock = S.make(kind, docs, tokenizer, PRESET, minutes=0.15)
+    model, by_steps = S.make(kind, docs, tokenizer, PRESET, steps=40, objective=objective)
+    _, by_clock = S.make(kind, docs, tokenizer, PRESET, minutes=0.15, objective=objective)
     assert by_steps.keys() == by_clock.keys() and by_steps["steps"] == 40 and by_clock["steps"] > 0
-    assert by_steps["causal_docs"] == (160 if kind == "clm" else 0) and by_steps["causal_docs"] + by_steps["masked_docs"] == 320
+    assert by_steps["causal_docs"] == causal and by_steps["causal_docs"] + by_steps["masked_docs"] == 320
     assert model.config.is_decoder == (kind == "clm")
     for info in (by_steps, by_clock):
         assert info["device"] in ("cpu", "cuda", "mps") and info["n_docs"] == len(docs)

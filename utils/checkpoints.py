@@ -94,3 +94,15 @@ def load_folder(folder: Path, model_class: type[PreTrainedModel],
     if model_class is BertLMHeadModel:
         model.loss_type = "ForCausalLM"                  # 库认不出这个类该用哪种损失，不写明会有警告
     return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def causal_docs(folder: Path) -> int:
+    """这个检查点练接龙一共练了多少篇次：course.json 里的这一段，加上 before 里的前几段。
+
+    异常：
+        KeyError: course.json 里没有记（不是 utils.shipped 做的）。
+    """
+    info, total = json.loads((folder / "course.json").read_text(encoding="utf-8")), 0
+    while info:
+        total, info = total + info["causal_docs"], info.get("before")
+    return total

@@ -26,8 +26,8 @@ from utils.initialization import prepare_heads
 from utils.training import bert_config, clm_collator, encode_docs, evaluate, fixed_batches, train, training_arguments
 
 RUNS = DATA / "scaling_runs.jsonl"
-SIZES = ((2, 32, 2), (2, 48, 3), (2, 64, 4), (2, 80, 5), (2, 96, 6))      # （层数，维度，头数）
-DOCS = (500, 1000, 2000, 4000)                          # 各练多少篇，每篇只看一遍
+SIZES = ((2, 32, 2), (2, 48, 3), (2, 64, 4), (2, 80, 5), (2, 96, 6), (3, 128, 8))      # （层数，维度，头数）
+DOCS = (4000, 8000, 16000, 32000, 48000)                          # 各练多少篇，每篇只看一遍
 HELD = 500                                                # 在多少篇测试文档上量
 
 

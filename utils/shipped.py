@@ -1,8 +1,9 @@
 """制作课程附带的检查点：`python -m utils.shipped`，或只做其中一个，例如 `python -m utils.shipped mlm`。
 
-两个检查点大小相同，起点都是 prepare_heads，只差目标：mlm 只填空；clm 一半文档接龙、一半填空（UniLM，Dong 等，2019），导语也计损失，
-所以它会从导语写正文，会接着「今天是个」写导语，也会填空。练多久有两种说法：`--steps` 用 Trainer，练到第几步都能停下再续；
-`--minutes` 用 utils/gpu_loop.py 里那个精简的循环，数据全在设备上，适合 GPU，不能续。
+两个检查点大小相同，起点都是 prepare_heads，只差目标：mlm 填空；clm 接龙，导语也计损失，所以它既会从导语写正文，也会接着
+「今天是个」写导语。`--objective both` 一半文档接龙、一半填空（UniLM，Dong 等，2019）；`--start` 从已有的检查点接着练，几段可以首尾相接。
+练多久有两种说法：`--steps` 用 Trainer，练到第几步都能停下再续；`--minutes` 用 utils/gpu_loop.py 里那个精简的循环，数据全在设备上，
+适合 GPU，不能续。
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from utils.checkpoints import KINDS, load_folder, save_checkpoint
 from utils.corpus import floor, generate
 from utils.environment import PRESETS, SHIPPED, Preset, fast_bf16, outputs_dir, pick_device, set_seed
 from utils.finetuning import HIDDEN, as_masked_lm
-from utils.gpu_loop import clocked, pose, token_table
+from utils.gpu_loop import OBJECTIVES, clocked, pose, token_table
 from utils.initialization import prepare_heads
 from utils.tokenization import build_tokenizer
 from utils.training import (
@@ -42,7 +43,6 @@ SHARD = 4000                                             # 一次生成多少篇
 HELD = 500                                               # 成绩在多少篇测试文档上量
 LARGER = {"layers": 4, "batch_size": 16}                 # 比预设 cpu 大一档：多一层，每步多一倍的文档
 STEPS = {"mlm": 16000, "clm": 16000}                     # 两核 CPU 上，每个不到一小时
-OBJECTIVE = {"mlm": "mlm", "clm": "both"}
 
 
 def training_documents(n_docs: int, seed: int, processes: int = 1) -> Dataset:
@@ -106,7 +106,8 @@ def score(objective: str, model: BertForMaskedLM, tokenizer: PreTrainedTokenizer
 
 
 def make(kind: str, docs: Dataset, tokenizer: PreTrainedTokenizerFast, preset: Preset, seed: int = 2026, steps: int | None = None,
-         minutes: float | None = None, processes: int = 1, start: Path | None = None) -> tuple[PreTrainedModel, dict]:
+         minutes: float | None = None, processes: int = 1, start: Path | None = None,
+         objective: str | None = None) -> tuple[PreTrainedModel, dict]:
     """练出一个附带的检查点。
 
     参数：
@@ -118,6 +119,7 @@ def make(kind: str, docs: Dataset, tokenizer: PreTrainedTokenizerFast, preset: P
         steps, minutes: 练多久，给一个。
         processes: 几个进程编码。
         start: 从这个文件夹里的权重出发；None 表示从随机权重出发（用 prepare_heads 摆好）。
+        objective: gpu_loop 的 OBJECTIVES 之一；None 表示与 kind 同名的那种。
     返回：
         （模型，写进 course.json 的说明）。
     异常：
@@ -126,7 +128,7 @@ def make(kind: str, docs: Dataset, tokenizer: PreTrainedTokenizerFast, preset: P
     if (steps is None) == (minutes is None):
         raise ValueError("steps 和 minutes 要恰好给一个：练多少步，或者练多少分钟。")
     set_seed(seed)
-    device, objective = pick_device(), OBJECTIVE[kind]
+    device, objective = pick_device(), objective or kind
     if start is None:
         model, before = prepare_heads(BertForMaskedLM(bert_config(preset, tokenizer))), None
     else:
@@ -146,9 +148,9 @@ def make(kind: str, docs: Dataset, tokenizer: PreTrainedTokenizerFast, preset: P
 
 
 def describe(objective: str, preset: Preset, n_docs: int, steps: int, seed: int, device: torch.device) -> dict:
-    """写进 course.json 的经过：causal_docs、masked_docs 是接龙、填空各练了多少篇次。"""
+    """写进 course.json 的经过：causal_docs、masked_docs 是接龙、填空各练了多少篇次（只算这一段，之前的几段在 before 里）。"""
     causal = {"mlm": 0, "clm": preset.batch_size, "both": preset.batch_size // 2}[objective] * steps
-    return {"steps": steps, "documents_per_step": preset.batch_size, "causal_docs": causal,
+    return {"objective": objective, "lr": preset.lr, "steps": steps, "documents_per_step": preset.batch_size, "causal_docs": causal,
             "masked_docs": preset.batch_size * steps - causal, "n_docs": n_docs, "seed": seed, "device": device.type}
 
 
@@ -162,6 +164,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=LARGER["batch_size"])
     parser.add_argument("--lr", type=float, default=PRESETS["cpu"].lr)
     parser.add_argument("--start", type=Path, help="从哪个检查点的权重出发；不写就从随机权重出发")
+    parser.add_argument("--objective", choices=OBJECTIVES, help="练什么；不写就与检查点同名")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="几个进程生成和编码")
     options = parser.parse_args()
     kinds = options.kinds or list(KINDS)
@@ -178,7 +181,7 @@ def main() -> None:
     for kind in kinds:
         steps = None if options.minutes else options.steps or STEPS[kind]
         model, info = make(kind, docs, tokenizer, preset, steps=steps, minutes=options.minutes, processes=options.processes,
-                           start=options.start)
+                           start=options.start, objective=options.objective)
         save_checkpoint(model, tokenizer, SHIPPED / kind, info, half=True)
         print(json.dumps({kind: info}, ensure_ascii=False))
 
