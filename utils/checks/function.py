@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dis
 import inspect
+import io
 import linecache
 import os
 import random
+import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +22,7 @@ from utils.checks.limits import TimeUp, run_limited
 from utils.checks.relations import find, numbers, where_different
 from utils.checks.verdict import PASS, WRONG, Verdict
 
+PRINTED = 2000                                            # 答案打印的字，最多放出这么多
 SECONDS = 20.0                                            # 一次检查里，答案最多运行这么久
 
 
@@ -38,6 +42,24 @@ class Trial:
     expected: Outcome
     actual: Outcome
     changed: str | None = None
+
+
+class _Brief(io.TextIOBase):
+    """答案打印的东西只放出开头：一次检查要调用它好几次，循环里的 print 会淹没提示。"""
+
+    def __init__(self, stream) -> None:
+        self.stream, self.left = stream, PRINTED
+
+    def write(self, text: str) -> int:
+        if self.left > 0:
+            self.stream.write(text[:self.left])
+            self.left -= len(text)
+            if self.left <= 0:
+                self.stream.write("\n……（打印得太多，后面的不显示了）\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
 
 
 def _is_stub(function: Callable) -> bool:
@@ -116,7 +138,8 @@ class Function(Exercise):
                     raise Undone
 
         try:
-            run_limited(all_cases, self.seconds)
+            with redirect_stdout(_Brief(sys.stdout)):
+                run_limited(all_cases, self.seconds)
         except TimeUp:
             args = cases[min(len(trials), len(cases) - 1)]
             return Verdict(self.key, WRONG, "超时", f"运行了 {self.seconds:g} 秒还没有结束，已经把它停下。多半是循环停不下来。",
@@ -178,7 +201,9 @@ class Function(Exercise):
         relation = None if broken else find(pairs, answer, self._names(), self.rtol, self.atol)
         if relation:
             return Verdict(self.key, WRONG, relation.name, relation.hint, relation.ask, example)
-        return Verdict(self.key, WRONG, "其他", "有的输入上算得不对，而且不像我们见过的哪一种错。", self.ask, example)
+        failing = sum(self._differs(t.expected, t.actual) is not None for t in trials)
+        said = f"{len(trials)} 个输入里有 {failing} 个算得不对，而且不像我们见过的哪一种错。"
+        return Verdict(self.key, WRONG, "其他", said, self.ask, example)
 
     def _same_numbers(self, trial: Trial) -> bool:
         a, b = numbers(trial.expected.value), numbers(trial.actual.value)

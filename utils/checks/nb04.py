@@ -84,9 +84,12 @@ rotate_one = Function(
         Mistake("频率快了一倍", _turn(power=2.0), "它的指数多乘了 2：−4n/D。", "`torch.arange(0, D, 2)` 给出的已经是 n 还是 2n？"),
         Mistake("频率慢了一半", _turn(power=0.5), "它的指数是 −n/D，少了一个 2。", "第 n 对的角频率是 10000 的几次方？n 从 0 数到几？"),
         Mistake("从 1 数起", lambda x, t: _turn()(x, t + 1), "它转到了位置 t + 1。", "第 0 个位置该转多少度？你的呢？"),
-        Mistake("频率都一样", lambda x, t: _turn(power=0.0)(x, t), "每一对都转了同样的角度。", "若各对都一样快，转过一整圈以后，还分得清远近吗？公式里 n 出现在哪里？"),
-        Mistake("指数的正负反了", _turn(power=-1.0), "越往后的一对转得越快：10000 的指数成了正的。", "第 0 对和最后一对，公式里哪一对转得慢？"),
-        Mistake("没有交错放回", lambda x, t: _turn()(x, t).view(-1, 2).T.flatten(), "转得对，可是它把各对的第一个数放在前半、第二个数放在后半。",
+        Mistake("频率都一样", lambda x, t: _turn(power=0.0)(x, t), "每一对都转了同样的角度。",
+                "若各对都一样快，转过一整圈以后，还分得清远近吗？公式里 n 出现在哪里？"),
+        Mistake("指数的正负反了", _turn(power=-1.0), "越往后的一对转得越快：10000 的指数成了正的。",
+                "第 0 对和最后一对，公式里哪一对转得慢？"),
+        Mistake("没有交错放回", lambda x, t: _turn()(x, t).view(-1, 2).T.flatten(),
+                "转得对，可是它把各对的第一个数放在前半、第二个数放在后半。",
                 "转完以后，(x₀, x₁) 该放回哪两个位置？"),
     ),
 )
@@ -126,7 +129,8 @@ decoder_mask = Function(
                 "`tril` 和 `triu`，哪一个留下左下角？"),
         Mistake("填充的行也清空了", lambda m: _both(m) & m.bool()[:, None, :, None], "填充自己的那几行，它也全遮住了。",
                 "题目的条件是「第 i 个可以看第 j 个」。它管的是 j 在哪里、是不是填充；提到 i 是不是填充了吗？"),
-        Mistake("自己也遮了", lambda m: padding_mask(m) & causal_mask(m.size(1)).tril(-1), "对角线也是假：词元看不见自己。", "一个词元能不能看自己？"),
+        Mistake("自己也遮了", lambda m: padding_mask(m) & causal_mask(m.size(1)).tril(-1), "对角线也是假：词元看不见自己。",
+                "一个词元能不能看自己？"),
     ),
 )
 
@@ -173,7 +177,8 @@ shift_right = Function(
         Mistake("错了两位", lambda labels, begin, pad: _shifted(_shifted(labels, begin, pad), begin, pad), "它往右移了两位。",
                 "要预测 labels[1] 时，解码器应当已经看到 labels[0] 了吗？"),
         Mistake("盖掉了第一个", lambda labels, begin, pad: torch.cat([torch.full_like(labels[:, :1], begin), labels.masked_fill(
-            labels == IGNORE, pad)[:, 1:]], 1), "它没有移位，只把第 0 个换成了 begin。", "labels[0] 在解码器的输入里还找得到吗？它该在第几个？"),
+            labels == IGNORE, pad)[:, 1:]], 1), "它没有移位，只把第 0 个换成了 begin。",
+            "labels[0] 在解码器的输入里还找得到吗？它该在第几个？"),
     ),
 )
 
@@ -201,9 +206,11 @@ count_parameters = Function(
                 "它只算了大头（每层 12C² 与 16C²），偏置和 LayerNorm 都没算。",
                 "近似用来估算很好。这里要一个不差：每个线性层还有什么？"),
         Mistake("只有解码器", lambda V, C, L: _count(V, C, L, encoder=False), "它没有算编码器的各层。", "读原文的那一半，也有参数吗？"),
-        Mistake("嵌入数了两份", lambda V, C, L: _count(V, C, L) + V * C, "多了一个 V × C。", "编码器和解码器各有一张字嵌入吗？看看 `self.word` 有几个。"),
+        Mistake("嵌入数了两份", lambda V, C, L: _count(V, C, L) + V * C, "多了一个 V × C。",
+                "编码器和解码器各有一张字嵌入吗？看看 `self.word` 有几个。"),
         Mistake("漏了词表头的偏置", lambda V, C, L: _count(V, C, L) - V, "少了 V 个。", "词表头是 `nn.Linear`：除了矩阵，它还有什么？"),
-        Mistake("解码器少一个 LayerNorm", lambda V, C, L: _count(V, C, L) - 2 * C * L, "每层少了 2C 个。", "解码器的一层有几条残差直路？每条前面各有什么？"),
+        Mistake("解码器少一个 LayerNorm", lambda V, C, L: _count(V, C, L) - 2 * C * L, "每层少了 2C 个。",
+                "解码器的一层有几条残差直路？每条前面各有什么？"),
     ),
 )
 

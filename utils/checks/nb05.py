@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from utils.checks.exercise import Choice, Function, Mistake, Value
 from utils.checks.inputs import booleans, integers, normal
+from utils.checks.sentence_order import documents, kinds, pairs, strangers
 
 IGNORE = -100
 
@@ -63,12 +64,15 @@ padded_clm_loss = Function(
                 "分子加了几项？分母应当与它相同。"),
         Mistake("掩码差了一位", _wrong_side, "它看的是「出题的位置」是不是真词元，于是每行最后一个真词元还要去猜一个填充。",
                 "一道题有出题的位置和要猜的位置。哪一个是填充时，这道题就不该算？"),
-        Mistake("错了两位", lambda logits, ids, mask: _clm(logits, ids, mask, shift=2), "它拿位置 t 的 logits 去猜 t+2 的词元，隔着一个字。",
+        Mistake("错了两位", lambda logits, ids, mask: _clm(logits, ids, mask, shift=2),
+                "它拿位置 t 的 logits 去猜 t+2 的词元，隔着一个字。",
                 "你的代码里，错位一共做了几次？"),
         Mistake("先按行平均", lambda logits, ids, mask: torch.stack([_clm(*row) for row in zip(
-            logits[:, None], ids[:, None], mask[:, None], strict=True)]).mean(), "它先算每一行的平均，再把各行平均：短的一行和长的一行一样重。",
+            logits[:, None], ids[:, None], mask[:, None], strict=True)]).mean(),
+            "它先算每一行的平均，再把各行平均：短的一行和长的一行一样重。",
                 "一行只有一道题，另一行有六道，每道题的分量一样吗？"),
-        Mistake("softmax 做了两遍", lambda logits, ids, mask: _clm(logits.softmax(-1), ids, mask), "它把概率当成 logits，又做了一遍 softmax。",
+        Mistake("softmax 做了两遍", lambda logits, ids, mask: _clm(logits.softmax(-1), ids, mask),
+                "它把概率当成 logits，又做了一遍 softmax。",
                 "`cross_entropy` 自己做不做 softmax？"),
         Mistake("没有归一化", lambda logits, ids, mask: -logits[:, :-1].gather(-1, ids[:, 1:, None])[..., 0][mask[:, 1:] == 1].mean(),
                 "它取的是 logits 本身，不是对数概率。", "logits 全都加上 100，模型的预测一点没变。你的损失变了吗？"),
@@ -120,7 +124,8 @@ mlm_loss = Function(
         Mistake("softmax 做了两遍", lambda logits, labels: _mlm(logits.softmax(-1), labels), "它把概率当成 logits，又做了一遍 softmax。",
                 "`cross_entropy` 自己做不做 softmax？"),
         Mistake("没有取对数", lambda logits, labels: -logits[labels != IGNORE].softmax(-1).gather(
-            -1, labels[labels != IGNORE][:, None]).mean(), "它平均的是概率，不是对数概率。", "概率从 0.01 降到 0.001，你的损失几乎不变；公式里的呢？"),
+            -1, labels[labels != IGNORE][:, None]).mean(), "它平均的是概率，不是对数概率。",
+            "概率从 0.01 降到 0.001，你的损失几乎不变；公式里的呢？"),
     ),
 )
 
@@ -225,56 +230,19 @@ shift_right = Function(
 # ---------------------------------------------------------------- 7 句子次序预测
 
 
-def _documents(rng: random.Random) -> list[tuple]:
-    return [([f"导语{i}" for i in range(n)], [f"正文{i}" for i in range(n)], rng.getrandbits(32)) for n in (500, 600)]
-
-
-def _kinds(function, intros, bodies, seed):
-    """看出了哪几种题（正着放还是倒着放、标签几），倒着放的是不是约占一半。"""
-    rows, again, other = (function(list(intros), list(bodies), torch.Generator().manual_seed(s)) for s in (seed, seed, seed + 1))
-    if len(rows) != len(intros):
-        return f"{len(rows)} 道题"
-    if short := next((row for row in rows if len(row) != 3), None):
-        return f"有一道题里有 {len(short)} 样东西，应当是 3 样"
-    names = {}
-    for a, b, row in zip(intros, bodies, rows, strict=True):
-        place = {(a, b): "正着放", (b, a): "倒着放"}.get(tuple(row[:2]), "配上了别人的")
-        label = repr(row[2]) if isinstance(row[2], str) else f"{float(row[2]):g}"
-        names[f"{place}，标签 {label}"] = names.get(f"{place}，标签 {label}", 0) + 1
-    flipped = sum(n for name, n in names.items() if name.startswith("倒"))
-    share = "倒着放的约占一半" if abs(flipped / len(rows) - 0.5) < 0.15 else "倒着放的远不是一半"
-    order = [[tuple(row[:2]) for row in x] for x in (rows, again, other)]
-    seeded = "同一个种子，两次不一样" if order[0] != order[1] else "换了种子，还是一样" if order[0] == order[2] else "次序由 generator 决定"
-    return "；".join([*sorted(names), share, seeded])
-
-
-def _pairs(flip, label):
-    def order_pairs(intros, bodies, generator):
-        dice = torch.rand(len(intros), 2, generator=generator)
-        return [((b, a) if flip(x) else (a, b)) + (label(x, y),)
-                for a, b, (x, y) in zip(intros, bodies, dice.tolist(), strict=True)]
-
-    return order_pairs
-
-
-def _strangers(intros, bodies, generator):
-    dice = torch.rand(len(intros), generator=generator)
-    return [(a, bodies[i - 1] if x < 0.5 else bodies[i], int(x < 0.5)) for i, (a, x) in enumerate(zip(intros, dice, strict=True))]
-
-
 order_pairs = Function(
     "05.order_pairs",
-    reference=_pairs(lambda x: x < 0.5, lambda x, _: int(x < 0.5)),
-    cases=_documents, observe=_kinds,
+    reference=pairs(lambda x: x < 0.5, lambda x, _: int(x < 0.5)),
+    cases=documents, observe=kinds,
     ask="取两篇文档，把可能得到的题一道一道写出来：正着放的标签是几，倒着放的是几？",
     mistakes=(
-        Mistake("标签反了", _pairs(lambda x: x < 0.5, lambda x, _: int(x >= 0.5)), "正着放的记成了 1，倒着放的记成了 0。",
+        Mistake("标签反了", pairs(lambda x: x < 0.5, lambda x, _: int(x >= 0.5)), "正着放的记成了 1，倒着放的记成了 0。",
                 "题目规定哪一种是 1？沿用 NSP 的约定：0 表示「是原来的次序」。"),
-        Mistake("标签与次序无关", _pairs(lambda x: x < 0.5, lambda _, y: int(y < 0.5)), "次序掷了一次骰子，标签又另掷了一次，两者对不上。",
+        Mistake("标签与次序无关", pairs(lambda x: x < 0.5, lambda _, y: int(y < 0.5)), "次序掷了一次骰子，标签又另掷了一次，两者对不上。",
                 "一道题里有几件随机的事？标签应当由哪一件决定？"),
-        Mistake("全部颠倒了", _pairs(lambda x: True, lambda *_: 1), "每一篇都颠倒了，标签全是 1。",
+        Mistake("全部颠倒了", pairs(lambda x: True, lambda *_: 1), "每一篇都颠倒了，标签全是 1。",
                 "全答 1 就能得满分的题，模型会学到什么？"),
-        Mistake("写成了 NSP", _strangers, "它把别人的正文配了过来，那是 NSP。", "ALBERT 的这道题里，两段话来自几篇文章？"),
+        Mistake("写成了 NSP", strangers, "它把别人的正文配了过来，那是 NSP。", "ALBERT 的这道题里，两段话来自几篇文章？"),
         Mistake("只改了标签", lambda intros, bodies, generator: [
             (a, b, int(torch.rand((), generator=generator) < 0.5)) for a, b in zip(intros, bodies, strict=True)],
                 "标签有 0 有 1，两段话却一次也没有颠倒。", "标签是 1 的那道题，前一段应当是谁？"),

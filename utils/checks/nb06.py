@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import get_linear_schedule_with_warmup
 
+from utils.checks.compare import difference
 from utils.checks.exercise import Choice, Function, Mistake, Value
 from utils.checks.inputs import integers, normal
 
@@ -55,8 +56,10 @@ masked_accuracy = Function(
         Mistake("报成了错误率", lambda logits, labels: 1 - _accuracy(logits, labels), "这是答错的比例。", "全答对的时候，你的函数返回几？"),
         Mistake("没选中的当成第 0 号", lambda logits, labels: (logits.argmax(-1) == labels.clamp(min=0)).float().mean(),
                 "−100 被当成了第 0 号词元，也来对答案。", "没选中的位置，有没有标准答案？"),
-        Mistake("只数了个数", lambda logits, labels: (logits.argmax(-1) == labels).sum(), "它给的是答对的个数。", "题目要的是比例。一共有几道题？"),
-        Mistake("平均了概率", lambda logits, labels: logits[labels != IGNORE].softmax(-1).gather(-1, labels[labels != IGNORE][:, None]).mean(),
+        Mistake("只数了个数", lambda logits, labels: (logits.argmax(-1) == labels).sum(), "它给的是答对的个数。",
+                "题目要的是比例。一共有几道题？"),
+        Mistake("平均了概率", lambda logits, labels: logits[labels != IGNORE].softmax(-1).gather(-1, labels[labels != IGNORE][:,
+                None]).mean(),
                 "它平均的是正确答案的概率。", "猜对没有，看的是概率多大，还是谁排第一？"),
     ),
 )
@@ -148,10 +151,13 @@ learning_rate = Function(
                 "升温结束的那一步，学习率突然跌了一截。", "把 step = warmup 代进你的两段公式，结果一样吗？"),
         Mistake("降得太慢", lambda step, total, warmup, peak: peak * (step / warmup if step < warmup else 1 - (step - warmup) / total),
                 "最后一步的学习率还没有降到 0。", "下降这一段一共走多少步？是 total 步吗？"),
-        Mistake("早了一步", lambda step, total, warmup, peak: _library_rate(step + 1, total, warmup, peak), "第 step 步，它给的是第 step + 1 步的学习率。",
-                "第 0 步应当是多少？你的是多少？"),
+        Mistake("早了一步", lambda step, total, warmup, peak: _library_rate(step + 1, total, warmup, peak),
+                "第 step 步，它给的是第 step + 1 步的学习率。",
+                "第 0 步应当是多少？你的是多少？", sign=lambda trials: all(
+                    not difference(_library_rate(t.args[0] + 1, *t.args[1:]), t.actual.value) for t in trials if t.args[0] < t.args[1])),
         Mistake("用了余弦", lambda step, total, warmup, peak: peak * (step / warmup if step < warmup else 0.5 * (
-            1 + math.cos(math.pi * (step - warmup) / (total - warmup)))), "下降的一段，它用的是余弦曲线。", "题目里说的是怎样降？画出来是直线还是曲线？"),
+            1 + math.cos(math.pi * (step - warmup) / (total - warmup)))), "下降的一段，它用的是余弦曲线。",
+            "题目里说的是怎样降？画出来是直线还是曲线？"),
         Mistake("两段相乘", lambda step, total, warmup, peak: peak * min(1, step / warmup) * (total - step) / total,
                 "它把升温和下降两条线乘在了一起，最高的一步到不了 peak。", "第 warmup 步的学习率该是多少？你的呢？"),
     ),

@@ -91,8 +91,10 @@ uniform_baseline = Function(
         Mistake("当成只有一个目标", lambda goal, visible: (1 / visible.sum(-1))[goal.any(-1)].mean(), "它把目标集当成只有一格。",
                 "标点有七八个的时候，均匀地看，分给标点的一共是多少？"),
         Mistake("先加起来再除", _pooled, "它把各行的格子加在一起再除：看得见的多的行，分量就重。", "公式里是先除再平均，还是先加再除？"),
-        Mistake("按列算了", lambda goal, visible: _baseline(goal.T, visible.T), "它把行和列弄反了，是按列算的。", "S(i) 里的 i，是行还是列？"),
-        Mistake("没有取平均", lambda goal, visible: (goal.sum(-1) / visible.sum(-1)).sum(), "它把各行加了起来。", "句子长一倍，这个数会怎样？"),
+        Mistake("按列算了", lambda goal, visible: _baseline(goal.T, visible.T), "它把行和列弄反了，是按列算的。",
+                "S(i) 里的 i，是行还是列？"),
+        Mistake("没有取平均", lambda goal, visible: (goal.sum(-1) / visible.sum(-1)).sum(), "它把各行加了起来。",
+                "句子长一倍，这个数会怎样？"),
     ),
 )
 
@@ -187,7 +189,8 @@ held_out_score = Function(
         Mistake("挑头时看见了后半", _pick(lambda s: s, _second), "它用全部文档挑头，挑的时候已经看过了后半。",
                 "考试之前看过考卷，再考出来的分数算不算数？"),
         Mistake("两半用反了", _pick(_second, _first), "它用后一半挑头，在前一半上报告。", "题目说先看的是哪一半？"),
-        Mistake("返回了头的编号", lambda scores: _first(scores).mean(0).argmax(), "它返回的是挑中的头的编号。", "题目要的是第几个头，还是它的得分？"),
+        Mistake("返回了头的编号", lambda scores: _first(scores).mean(0).argmax(), "它返回的是挑中的头的编号。",
+                "题目要的是第几个头，还是它的得分？"),
         Mistake("按单篇最高的挑", lambda scores: _second(scores)[:, _first(scores).max(0).values.argmax()].mean(),
                 "它挑的是在某一篇上得分最高的头，不是平均最高的。", "一个头在一篇上碰巧很高，能说明它担任这个角色吗？"),
         Mistake("没有挑头", lambda scores: _second(scores).mean(), "它把所有的头都平均了。", "你挑中的是第几个头？报告的是谁的得分？"),

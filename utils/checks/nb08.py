@@ -11,6 +11,7 @@ from transformers.utils import logging
 
 from utils.checks.exercise import Choice, Function, Mistake, Value
 from utils.checks.inputs import integers, normal
+from utils.checks.leaky_models import MODELS
 
 IGNORE = -100
 
@@ -69,7 +70,8 @@ make_row = Function(
         Mistake("少了结尾的 [SEP]", lambda intro, body, cls, sep: (
             [cls, *intro, sep, *body], [IGNORE] * (len(intro) + 2) + [*body]), "输入的末尾没有 [SEP]，标签里也没有。",
                 "模型怎样告诉你「写完了」？训练里见过这个记号吗？"),
-        Mistake("只给正文排了标签", lambda intro, body, cls, sep: ([cls, *intro, sep, *body, sep], [*body, sep]), "标签比输入短：提示那一段没有占位。",
+        Mistake("只给正文排了标签", lambda intro, body, cls, sep: ([cls, *intro, sep, *body, sep], [*body, sep]),
+                "标签比输入短：提示那一段没有占位。",
                 "第 t 个输入配第 t 个标签。不算的位置，该放什么？"),
     ),
 )
@@ -111,13 +113,18 @@ body_loss = Function(
         Mistake("错位方向反了", lambda logits, labels: F.cross_entropy(logits[:, 1:].flatten(0, 1), labels[:, :-1].flatten()),
                 "它拿位置 t 的 logits 去对第 t−1 个标签。", "从左往右写，位置 t 看过了谁，该猜谁？"),
         Mistake("没有取对数", lambda logits, labels: -logits[:, :-1][labels[:, 1:] != IGNORE].softmax(-1).gather(
-            -1, labels[:, 1:][labels[:, 1:] != IGNORE][:, None]).mean(), "它平均的是概率，不是对数概率。", "概率从 0.01 降到 0.001，你的损失几乎不变；公式里的呢？"),
-        Mistake("没有取平均", lambda logits, labels: _loss(logits, labels, 1, "sum"), "它把各个目标的损失加了起来。", "正文长一倍，这个数会怎样？"),
-        Mistake("先按篇平均", lambda logits, labels: torch.stack([_loss(x[None], y[None]) for x, y in zip(logits, labels, strict=True)]).mean(),
-                "它先算每一篇的平均，再把各篇平均：短的一篇和长的一篇一样重。", "题目说「每个目标平均」。正文只有一个字的一篇，分量该和别的一样吗？"),
+            -1, labels[:, 1:][labels[:, 1:] != IGNORE][:, None]).mean(), "它平均的是概率，不是对数概率。",
+            "概率从 0.01 降到 0.001，你的损失几乎不变；公式里的呢？"),
+        Mistake("没有取平均", lambda logits, labels: _loss(logits, labels, 1, "sum"), "它把各个目标的损失加了起来。",
+                "正文长一倍，这个数会怎样？"),
+        Mistake("先按篇平均", lambda logits, labels: torch.stack([_loss(x[None], y[None]) for x, y in zip(logits, labels,
+                strict=True)]).mean(),
+                "它先算每一篇的平均，再把各篇平均：短的一篇和长的一篇一样重。",
+                "题目说「每个目标平均」。正文只有一个字的一篇，分量该和别的一样吗？"),
         Mistake("第 0 号词元也丢了", lambda logits, labels: _loss(logits, labels.masked_fill(labels <= 0, IGNORE)),
                 "它只算编号大于 0 的标签。", "哪一个数表示「不算」？0 是不是一个词元的编号？"),
-        Mistake("−100 当成了倒数第几个", lambda logits, labels: _loss(logits, torch.where(labels == IGNORE, IGNORE % logits.size(-1), labels)),
+        Mistake("−100 当成了倒数第几个", lambda logits, labels: _loss(logits, torch.where(labels == IGNORE, IGNORE % logits.size(-1),
+                labels)),
                 "负的标签被当成「从词表末尾往回数」，提示和填充也算了损失。", "负的下标不会报错。取概率之前，该先把哪些位置拿掉？"),
     ),
 )
@@ -126,68 +133,11 @@ body_loss = Function(
 # ---------------------------------------------------------------- 3 偷看
 
 
-def _hashed(ids: torch.Tensor, V: int) -> torch.Tensor:
-    table = torch.sin(torch.arange(V)[:, None].float() * torch.arange(1, V + 1) * 0.7)
-    return F.embedding(ids, table)                        # (1, T, V)；编号超出 0 到 V−1 就报错，与真的模型一样
-
-
-def causal(ids):
-    return _hashed(ids, 50).cumsum(1)
-
-
-def sees_both_sides(ids):
-    x = _hashed(ids, 50)
-    return x + x.sum(1, keepdim=True)
-
-
-def sees_one_ahead(ids):
-    x = _hashed(ids, 50)
-    return x.cumsum(1) + F.pad(x[:, 1:], (0, 0, 0, 1))
-
-
-def sees_two_ahead(ids):
-    x = _hashed(ids, 50)
-    return x.cumsum(1) + F.pad(x[:, 2:], (0, 0, 0, 2))
-
-
-def sees_only_the_first(ids):
-    return _hashed(ids, 50)[:, :1].expand(-1, ids.shape[1], -1)
-
-
-def sees_strictly_before(ids):
-    x = _hashed(ids, 50)
-    return x.cumsum(1) - x
-
-
-def sees_the_last(ids):
-    x = _hashed(ids, 50)
-    return x.cumsum(1) + x[:, -1:]
-
-
-def the_first_sees_all(ids):
-    x = _hashed(ids, 50)
-    return torch.cat([x.sum(1, keepdim=True), x.cumsum(1)[:, 1:]], 1)
-
-
-def sees_a_hint(ids):
-    """偷看一点点：最可能的字几乎不变。"""
-    x = _hashed(ids, 50)
-    return 100 * torch.eye(50)[ids] + x.cumsum(1) + 0.1 * F.pad(x[:, 1:], (0, 0, 0, 1))
-
-
-def sees_nothing(ids):
-    return torch.arange(ids.size(1) * 50.0).view(1, ids.size(1), 50)
-
-
-MODELS = (causal, sees_both_sides, sees_one_ahead, sees_two_ahead, sees_only_the_first, sees_strictly_before, sees_the_last,
-          the_first_sees_all, sees_a_hint, sees_nothing)
-
-
 def _models(rng: random.Random) -> list[tuple]:
     cases = []
     for forward in MODELS:
         T = rng.randint(8, 12)
-        ids = integers(rng, 50, 1, T)
+        ids = integers(rng, 49, 1, T, low=1)              # 换成 0、换成 50 − x，都是真的换了
         ids[0, -1] = 49
         cases.append((forward, ids, rng.randint(2, T - 5)))
     return cases
@@ -238,8 +188,10 @@ sees_future = Function(
         Mistake("没有复制", lambda forward, ids, k: _no_copy(forward, ids, k),
                 "改过的和没改过的是同一个张量：两次送进模型的一样，谁都抓不到。", "`other = ids` 以后，改 other，ids 变不变？",
                 sign=lambda trials: all(t.changed == "ids" and t.actual.value is not None and not t.actual.value for t in trials)),
-        Mistake("总说没有偷看", lambda forward, ids, k: bool(k < 0), "不管什么模型，它都说没有偷看。", "双向的模型，每个位置都看得见未来。你的检查改动了什么，又比了什么？"),
-        Mistake("总说偷看了", lambda forward, ids, k: bool(k >= 0), "不管什么模型，它都说偷看了。", "一个根本不看输入的模型，改什么 logits 都不变。你的检查怎么还说它偷看？"),
+        Mistake("总说没有偷看", lambda forward, ids, k: bool(k < 0), "不管什么模型，它都说没有偷看。",
+                "双向的模型，每个位置都看得见未来。你的检查改动了什么，又比了什么？"),
+        Mistake("总说偷看了", lambda forward, ids, k: bool(k >= 0), "不管什么模型，它都说偷看了。",
+                "一个根本不看输入的模型，改什么 logits 都不变。你的检查怎么还说它偷看？"),
     ),
 )
 
@@ -306,11 +258,13 @@ freeze_bottom = Function(
         Mistake("冻了上面几层", _freeze(top=True), "它冻住的是靠近输出的几层。", "第 0 层挨着嵌入，还是挨着输出头？"),
         Mistake("整个主体都冻住了", _freeze(whole=True), "主体全冻住了，只剩输出头在训练。", "题目里的 n 起作用了吗？上面几层还要不要学？"),
         Mistake("什么也没有冻住", lambda model, n: [part.eval() for part in (model.bert.embeddings, *model.bert.encoder.layer[:n])],
-                "参数的 requires_grad 全都还是真，一个也没冻住。", "eval()、no_grad()、复制一份再改，各管的是什么？优化器看的是哪一个模型的 requires_grad？"),
+                "参数的 requires_grad 全都还是真，一个也没冻住。",
+                "eval()、no_grad()、复制一份再改，各管的是什么？优化器看的是哪一个模型的 requires_grad？"),
         Mistake("少冻了一层", _freeze(extra=-1), "它少冻了一层。", "下面 n 层，编号从 0 到几？"),
         Mistake("输出头也冻住了", _freeze(head=True), "输出头也冻住了。", "题目要冻的是嵌入和下面几层。输出头在上面还是下面？"),
         Mistake("只冻了 weight", _freeze_weights, "各层的 weight 冻住了，bias 还在训练。", "一层里除了 weight，还有哪些参数？"),
-        Mistake("冻反了", _freeze_the_rest, "该练的冻住了，该冻的还在训练。", "预训练时，最底下的学到了什么？微调时想保住它，还是想改动它？"),
+        Mistake("冻反了", _freeze_the_rest, "该练的冻住了，该冻的还在训练。",
+                "预训练时，最底下的学到了什么？微调时想保住它，还是想改动它？"),
     ),
 )
 

@@ -60,11 +60,14 @@ nucleus = Function(
         Mistake("当成了 min-p", _above(lambda p, limit: limit * float(p.max())), "它留的是不小于「第一名 × p」的，那是 min-p。",
                 "min-p 只和第一名比。top-p 问的是「凑够多少」，二者在很平的分布上一样吗？"),
         Mistake("用了 1 − p", lambda p, limit: _first()(p, 1 - limit), "它凑够的是 1 − p。", "p = 0.9 时，留下的该占九成还是一成？"),
-        Mistake("只留了第一名", lambda p, limit: [int(p.argmax())], "它只留概率最大的一个，那是贪心。", "第一名自己够 p 吗？不够的时候呢？"),
-        Mistake("返回的是名次", lambda p, limit: list(range(len(_first()(p, limit)))), "个数对，可是它给的是排序以后的名次，不是词元的编号。",
+        Mistake("只留了第一名", lambda p, limit: [int(p.argmax())], "它只留概率最大的一个，那是贪心。",
+                "第一名自己够 p 吗？不够的时候呢？"),
+        Mistake("返回的是名次", lambda p, limit: list(range(len(_first()(p, limit)))),
+                "个数对，可是它给的是排序以后的名次，不是词元的编号。",
                 "排在第一名的，编号是几？排序的时候，编号跟着走了吗？"),
         Mistake("从小的加起", lambda p, limit: sorted(
-            p.argsort().tolist()[:int((p.sort().values.cumsum(0) < limit).sum()) + 1]), "它从概率最小的加起。", "要用最少的几个凑够 p，应当先拿谁？大的还是小的？"),
+            p.argsort().tolist()[:int((p.sort().values.cumsum(0) < limit).sum()) + 1]), "它从概率最小的加起。",
+            "要用最少的几个凑够 p，应当先拿谁？大的还是小的？"),
     ),
 )
 
@@ -106,7 +109,8 @@ banned_next = Function(
         Mistake("漏了最后一个", lambda ids, n: sorted(
             {ids[i + n - 1] for i in range(len(ids) - n) if ids[i:i + n - 1] == ids[len(ids) - n + 1:]}),
                 "最末尾的那个 n 元组没有算进去。", "「哈哈」写下以后，n = 2 时还能再写「哈」吗？循环走到最后一个 n 元组了没有？"),
-        Mistake("有重复的编号", lambda ids, n: sorted(ids[i + n - 1] for i in range(len(ids) - n + 1) if ids[i:i + n - 1] == ids[len(ids) - n + 1:]),
+        Mistake("有重复的编号", lambda ids,
+                n: sorted(ids[i + n - 1] for i in range(len(ids) - n + 1) if ids[i:i + n - 1] == ids[len(ids) - n + 1:]),
                 "同一个编号列了不止一次。", "题目要的列表里，可以有重复的吗？"),
         Mistake("只管两个字", lambda ids, n: _ban()(ids, 2), "不管 n 是几，它都按 n = 2 禁。", "n = 3 时，要比的是刚写的几个？"),
     ),
@@ -149,10 +153,13 @@ best_finished = Function(
         Mistake("分数没有折算", lambda totals, lengths, alpha: (
             (i := _best(lambda s, n, alpha: s / n ** alpha)(totals, lengths, alpha)[0]), totals[i]), "挑对了，可是返回的是没有折算的总分。",
                 "题目要的第二个数是什么？"),
-        Mistake("减去了罚分", _best(lambda s, n, alpha: s - alpha * n), "它从总分里减去 α × 长度，长的更吃亏。", "惩罚的目的，是让长文章与短文章能公平地比。你的让谁吃亏？"),
-        Mistake("忘了 α", _best(lambda s, n, alpha: s / n), "它除以的总是长度本身，α 没有起作用。", "α = 0 时应当回到「不折算」，你的回得去吗？"),
+        Mistake("减去了罚分", _best(lambda s, n, alpha: s - alpha * n), "它从总分里减去 α × 长度，长的更吃亏。",
+                "惩罚的目的，是让长文章与短文章能公平地比。你的让谁吃亏？"),
+        Mistake("忘了 α", _best(lambda s, n, alpha: s / n), "它除以的总是长度本身，α 没有起作用。",
+                "α = 0 时应当回到「不折算」，你的回得去吗？"),
         Mistake("挑了最长的", lambda totals, lengths, alpha: (
-            (i := lengths.index(max(lengths))), totals[i] / lengths[i] ** alpha), "它总是挑最长的一篇。", "长度惩罚是让长的不吃亏，还是让长的必胜？"),
+            (i := lengths.index(max(lengths))), totals[i] / lengths[i] ** alpha), "它总是挑最长的一篇。",
+            "长度惩罚是让长的不吃亏，还是让长的必胜？"),
     ),
 )
 
@@ -181,12 +188,15 @@ left_positions = Function(
                 "位置嵌入有第 −1 行吗？题目说填充的位置记几？"),
         Mistake("从右往左数", lambda mask: mask.flip(1).cumsum(1).flip(1).sub(1) * mask, "它从右边数起，最后一个词元的编号是 0。",
                 "接着往下写的那个字，编号应当比最后一个词元大还是小？"),
-        Mistake("当成了右填充", lambda mask: torch.arange(mask.size(1)) * mask, "真词元的编号是它在这一行里的第几格，前面的 [PAD] 也数了进去。",
+        Mistake("当成了右填充", lambda mask: torch.arange(mask.size(1)) * mask,
+                "真词元的编号是它在这一行里的第几格，前面的 [PAD] 也数了进去。",
                 "这一行的 [CLS] 前面有几个 [PAD]？它自己该是第几个？"),
-        Mistake("填充记成了 1", lambda mask: (mask.cumsum(1) - 1).masked_fill(mask == 0, 1), "填充的位置记成了 1。", "题目说填充的位置记几？"),
+        Mistake("填充记成了 1", lambda mask: (mask.cumsum(1) - 1).masked_fill(mask == 0, 1), "填充的位置记成了 1。",
+                "题目说填充的位置记几？"),
         Mistake("整批用同一行", lambda mask: (mask.cumsum(1) - 1).clamp(min=0)[:1].expand_as(mask), "每一行都用了第 0 行的编号。",
                 "各行补的 [PAD] 一样多吗？"),
-        Mistake("沿着批数", lambda mask: (mask.cumsum(0) - 1).clamp(min=0), "它是一行一行往下数的。", "位置编号跟着一句话往右走，还是跟着一批往下走？"),
+        Mistake("沿着批数", lambda mask: (mask.cumsum(0) - 1).clamp(min=0), "它是一行一行往下数的。",
+                "位置编号跟着一句话往右走，还是跟着一批往下走？"),
     ),
 )
 
@@ -249,7 +259,8 @@ draw_token = Function(
                 "题目说第一段属于几号词元？"),
         Mistake("先排了序", lambda p, u: int(p.argsort(descending=True)[min(_walk(p.sort(descending=True).values, u), len(p) - 1)]),
                 "它先把概率从大到小排好，再切线段。", "频率一样，可是题目说从几号词元切起？"),
-        Mistake("没有理会 p", lambda p, u: int(u * len(p)), "它把 [0, 1) 平均切成 V 段，没有用上概率。", "概率 0.5 的词元，它那一段该有多长？"),
+        Mistake("没有理会 p", lambda p, u: int(u * len(p)), "它把 [0, 1) 平均切成 V 段，没有用上概率。",
+                "概率 0.5 的词元，它那一段该有多长？"),
         Mistake("返回了概率", lambda p, u: float(p[_walk(p, u)]), "它返回的是选中的那个词元的概率。", "题目要的是编号，还是概率？"),
     ),
 )

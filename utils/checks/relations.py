@@ -28,7 +28,7 @@ def numbers(value: Any) -> torch.Tensor | None:
     """数、张量、数组、数的（嵌套）列表 → float64 张量；别的东西是 None。"""
     try:
         if isinstance(value, torch.Tensor):
-            return value.detach().double()
+            return value.detach().to("cpu", torch.float64)             # meta 张量没有数，会报错
         if isinstance(value, str | bytes | dict | set) or value is None:
             return None
         array = np.array(value.tolist() if isinstance(value, np.ndarray) else value)
@@ -69,11 +69,11 @@ def find(pairs: Sequence[tuple[Any, Any, tuple]], function: Callable, names: Seq
     values = [(numbers(e), numbers(a)) for e, a, _ in pairs]
     if any(e is None or a is None or e.shape != a.shape for e, a in values):
         return _unused(function, names)
-    tries = (_not_a_number, _unchanged, _opposite, _moved, _shifted, _times, _mapped, _sums)
+    tries = (_not_a_number, _unchanged, _opposite, _moved, _shifted, _times, _mapped)
     for attempt in tries:
         if relation := attempt(pairs, values, rtol, atol):
             return relation
-    return _unused(function, names) or _scaled_each(pairs, values, rtol, atol)
+    return _unused(function, names) or _scaled_each(pairs, values, rtol, atol) or _sums(pairs, values, rtol, atol)
 
 
 def _all(values, rtol, atol, turn: Callable) -> bool:
@@ -92,7 +92,8 @@ def _not_a_number(pairs, values, rtol, atol) -> Relation | None:
         return Relation("出现了 NaN", "结果里有 NaN（不是一个数）。",
                         "0 除以 0、0 乘无穷大、对负数开方或取对数、整行都是负无穷再做 softmax，都会这样。你的代码里会碰上哪一种？")
     if any(bool((a.isinf() & ~e.isinf()).any()) for e, a in values):
-        return Relation("出现了无穷大", "结果里有无穷大。", "除以 0、对 0 取对数、填进去的负无穷没有消掉，都会这样。你的代码里会碰上哪一种？")
+        return Relation("出现了无穷大", "结果里有无穷大。",
+                        "除以 0、对 0 取对数、填进去的负无穷没有消掉，都会这样。你的代码里会碰上哪一种？")
     return None
 
 
@@ -130,8 +131,9 @@ def _moved(pairs, values, rtol, atol) -> Relation | None:
 
 def _shifted(pairs, values, rtol, atol) -> Relation | None:
     gaps = torch.cat([(a - e).flatten() for e, a in values])
-    if len(gaps) > 1 and float(gaps[0]) in (1.0, -1.0) and torch.allclose(gaps, gaps[0].expand_as(gaps), rtol=0, atol=atol):
-        return Relation("总是差一", f"你的每个数都比应得的{'大' if gaps[0] > 0 else '小'} 1。", "从 0 数起，还是从 1 数起？两端算不算在内？")
+    if len(gaps) > 1 and abs(one := round(float(gaps.median()))) == 1 and torch.allclose(gaps, torch.full_like(gaps, one), atol=atol):
+        return Relation("总是差一", f"你的每个数都比应得的{'大' if one > 0 else '小'} 1。",
+                        "从 0 数起，还是从 1 数起？两端算不算在内？")
     return None
 
 
@@ -152,7 +154,8 @@ def _times(pairs, values, rtol, atol) -> Relation | None:
     if len(ratios) < 2 or abs(r) < 1e-9 or not torch.allclose(ratios, torch.full_like(ratios, r), rtol=10 * rtol, atol=0):
         return None
     if any(math.isclose(r, x, rel_tol=10 * rtol) for x in (math.log(2), 1 / math.log(2))):
-        return Relation("对数的底不对", f"你的结果总是应得的 {r:.4g} 倍，与应得的差一个 ln 2。", "题目要的单位是奈特还是比特？你用的对数以几为底？")
+        return Relation("对数的底不对", f"你的结果总是应得的 {r:.4g} 倍，与应得的差一个 ln 2。",
+                        "题目要的单位是奈特还是比特？你用的对数以几为底？")
     if math.isclose(r, 100, rel_tol=10 * rtol):
         return Relation("成了百分数", "你的结果总是应得的 100 倍。", "题目要的是比例，还是百分数？")
     return Relation("差一个倍数", f"你的结果总是应得的 {r:.4g} 倍，换什么输入都一样。", "哪一步多乘了、少乘了一个固定的数？")
@@ -184,8 +187,9 @@ def _sums(pairs, values, rtol, atol) -> Relation | None:
         return None
     for dim, words in [(-2, "每一列"), (0, "沿最前面的一维")]:
         if all(ones(a, dim) for _, a in values):
-            return Relation("沿错了维", f"你的结果里，{words}加起来是 1；应当每一行加起来是 1。", "一个词元的权重分给谁？要在哪一维上加起来是 1？")
-    if all(math.isclose(float(a.sum()), float(a.sum().round()), abs_tol=1e-3) for _, a in values):
+            return Relation("沿错了维", f"你的结果里，{words}加起来是 1；应当每一行加起来是 1。",
+                            "一个词元的权重分给谁？要在哪一维上加起来是 1？")
+    if all(a.min() >= 0 and a.max() <= 1 and math.isclose(float(a.sum()), float(a.sum().round()), abs_tol=1e-3) for _, a in values):
         return Relation("沿错了维", "每一行加起来不是 1，要把几行的数合在一起才是整数。", "softmax 是沿哪一维、在哪些数里归一的？")
     worst = next(a for _, a in values if not ones(a, -1)).sum(-1).flatten()[:3]
     return Relation("每行之和不是 1", f"每一行加起来应当是 1，你的前几行是 {show(worst.float()).split('[')[-1].rstrip(']')}。",
