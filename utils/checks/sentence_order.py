@@ -8,7 +8,7 @@ import torch
 
 
 def documents(rng: random.Random) -> list[tuple]:
-    return [([f"导语{i}" for i in range(n)], [f"正文{i}" for i in range(n)], rng.getrandbits(32)) for n in (500, 600)]
+    return [([f"导语{i}" for i in range(n)], [f"正文{i}" for i in range(n)], rng.getrandbits(32)) for n in (300, 360)]
 
 
 def kinds(function, intros, bodies, seed):
