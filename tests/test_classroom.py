@@ -132,8 +132,8 @@ def graded(released, tmp_path_factory):
                 cell.source = "print('通过')"
 
     hand_in(released, folder, "改了检查格", function("return logits.sum() * 0"), forge)
-    fake = "class check:\n    mlm_loss = staticmethod(lambda f: type('V', (), dict(status='通过', kind='', hint='', ask='',
-    evidence=()))())\n"
+    fake = ("class check:\n    mlm_loss = staticmethod(lambda f: type('V', (), dict("
+            "status='通过', kind='', hint='', ask='', evidence=()))())\n")
     hand_in(released, folder, "换了 check", {"mlm_loss": fake + "def mlm_loss(logits, labels):\n    return logits.sum()"})
     precious = folder / "别人的东西.txt"
     precious.write_text("不该读到，不该删掉", encoding="utf-8")

@@ -37,7 +37,8 @@ def slides(words: list[str]) -> None:
     for source in choose(words):
         print(f"写好了：{write_slides(source, outputs() / 'slides')}")
         if not has_outputs(source):
-            print(f"　　里面没有图和输出：notebooks/{source.stem}.ipynb 与源不一致。先运行 python3 course.py run {source.stem[:2]}，再做一遍。")
+            print(f"　　里面没有图和输出：notebooks/{source.stem}.ipynb 与源不一致。"
+                  f"先运行 python3 course.py run {source.stem[:2]}，再做一遍。")
 
 
 COMMANDS = {"release": release_to, "grade": grade, "slides": slides}
