@@ -303,6 +303,7 @@ def over_the_edge(forward, ids, k):
 @pytest.mark.parametrize("key, answer, kind", [
     ("02.best_pair", first_of_the_most, "平手时取了先遇到的"),
     ("05.padded_clm_loss", lambda logits, ids, mask: F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], ignore_index=0), None),
+    ("05.mlm_loss", lambda logits, labels: F.cross_entropy(logits[labels > 0], labels[labels > 0]), "第 0 号词元也丢了"),
     ("05.order_pairs", lambda intros, bodies, generator: list(zip(bodies, intros)).clear(), "类型"),
     ("05.order_pairs", lambda intros, bodies, generator: [(b, a, "1") if torch.rand((), generator=generator) < 0.5 else (a, b, "0")
                                                           for a, b in zip(intros, bodies)], "其他"),

@@ -135,6 +135,11 @@ def graded(released, tmp_path_factory):
     fake = ("class check:\n    mlm_loss = staticmethod(lambda f: type('V', (), dict("
             "status='通过', kind='', hint='', ask='', evidence=()))())\n")
     hand_in(released, folder, "换了 check", {"mlm_loss": fake + "def mlm_loss(logits, labels):\n    return logits.sum()"})
+    rows = [{"start": "mlm_loss"}, {"name": "mlm_loss", "status": "通过"}]
+    forged = repr("".join(json.dumps(r) + "\n" for r in rows).encode())
+    pipe = f"import os\nfor fd in range(3, 50):\n    try:\n        os.write(fd, {forged}"
+    hand_in(released, folder, "伪造结果", {"mlm_loss": pipe + ")\n    except OSError:\n        pass\n" + (
+        "def mlm_loss(logits, labels):\n    return logits.sum()")})
     precious = folder / "别人的东西.txt"
     precious.write_text("不该读到，不该删掉", encoding="utf-8")
     nosy = (f"import os\nfor act in (lambda: open({str(precious)!r}).read(), lambda: os.remove({str(precious)!r}), "
@@ -160,7 +165,7 @@ def graded(released, tmp_path_factory):
     said = []
     rows, broken = grade_folder(folder, Limits(seconds=10.0, memory_mb=1500), COURSE, said.append)
     server.close()
-    assert len(said) == len(BAD) + 7
+    assert len(said) == len(BAD) + 8
     assert precious.exists() or not landlock.version(), "作业删掉了别人的文件"
     return {(r.student, r.name): r for r in rows}, broken
 
@@ -184,7 +189,7 @@ def test_a_bad_submission_costs_only_itself(graded, student):
 def test_forged_check_cells_and_network_do_not_help(graded):
     rows, _ = graded
     assert rows["改了检查格", "mlm_loss"].status == WRONG
-    assert rows["换了 check", "mlm_loss"].status == WRONG
+    assert rows["换了 check", "mlm_loss"].status == rows["伪造结果", "mlm_loss"].status == WRONG
     if landlock.version():
         assert rows["翻别人的东西", "mlm_loss"].status == PASS, "作业读得到、删得掉别人的文件"
     assert rows["上网", "mlm_loss"].status == PASS, "批改时竟然连得上网"

@@ -74,8 +74,10 @@ def main() -> None:
     limit_memory(task["memory_mb"])
     before = fingerprint()
 
+    token = task.pop("token", "")
+
     def say(**row) -> None:
-        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        out.write(json.dumps({**row, "token": token}, ensure_ascii=False) + "\n")
 
     say(ready=True)
     for item in task["answers"]:
