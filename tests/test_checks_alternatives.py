@@ -308,6 +308,8 @@ def over_the_edge(forward, ids, k):
     ("05.order_pairs", lambda intros, bodies, generator: [(b, a, "1") if torch.rand((), generator=generator) < 0.5 else (a, b, "0")
                                                           for a, b in zip(intros, bodies)], "其他"),
     ("05.order_pairs", lambda intros, bodies, generator: list(zip(intros, bodies)), "参数没有用上"),
+    ("08.body_loss", lambda logits, labels: F.cross_entropy(logits[:, :-1][labels[:, 1:] > 0], labels[:, 1:][labels[:, 1:] > 0]),
+     "第 0 号词元也丢了"),
     ("08.sees_future", over_the_edge, "异常"),
     ("08.freeze_bottom", in_place_freeze_of_a_copy, "什么也没有冻住"),
     ("09.best_finished", lambda totals, lengths, alpha: (0, totals[0] / lengths[0]), None),
