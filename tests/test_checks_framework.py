@@ -86,7 +86,8 @@ def in_place(x):
     (lambda x: x.softmax(-1).to("meta"), "设备", ["meta"]),
     (lambda x: x.softmax(-1).sum() and None, "类型", ["return"]),
     (lambda: 1, "参数", ["1 个参数"]),
-    (lambda x: torch.full_like(x, 7.0), "其他", ["应当得到", "你的得到"]),
+    (lambda x: torch.full_like(x, 7.0), "每行之和不是 1", ["应当得到", "你的得到"]),
+    (lambda x: (0.5 * x).softmax(-1), "其他", ["2 个输入里有 1 个", "应当得到", "你的得到", "哪里不同"]),
     (torch.ones(2), "类型", ["函数"]),
     (lambda x: x.softmax(0), "方向错了", ["加一加看", "最小的反例"]),
 ])
@@ -184,7 +185,7 @@ def test_cell_that_cannot_run_is_explained():
 def test_time_limit_never_leaks_an_exception():
     """恰好在时限附近结束的，也不会有一个迟到的异常冒出来。"""
     began, late, calls = time.perf_counter(), 0, 0
-    while time.perf_counter() - began < 4:
+    while time.perf_counter() - began < (4 if late else 60):                # 机器忙的时候，多试一会儿
         calls += 1
         until = time.perf_counter() + random.uniform(0.001, 0.012)
         try:

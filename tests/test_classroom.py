@@ -11,12 +11,14 @@ import sys
 import nbformat
 import pytest
 
+from utils import bootstrap
 from utils.checks.cells import find_exercises, read_cells
 from utils.checks.verdict import OPEN, PASS, WRONG
+from utils.classroom import landlock
 from utils.classroom.child import isolation
 from utils.classroom.grading import Course, Limits, Row, grade_folder
 from utils.classroom.release import FOLDED, release
-from utils.classroom.slides import gist, render, write_slides
+from utils.classroom.slides import STYLE, Slide, _slide, gist, has_outputs, make_slides, render, write_slides
 from utils.classroom.submissions import find_files
 from utils.classroom.table import to_csv, to_html
 from utils.environment import ROOT
@@ -43,6 +45,7 @@ def test_release_has_no_answers_and_keeps_everything_else(released):
         text = (released / "student" / "notebooks" / f"{source.stem}.ipynb").read_text(encoding="utf-8")
         assert "<summary>参考答案" not in text
         nb, cells = nbformat.reads(text, 4), read_cells(source)
+        nb.cells = bootstrap.without(nb.cells)
         items = find_exercises(cells)
         for item in items:
             longest = json.dumps(max(map(str.strip, item.answer.splitlines()), key=len), ensure_ascii=False)[1:-1]
@@ -100,15 +103,16 @@ def function(body: str, name: str = "mlm_loss") -> dict[str, str]:
 
 RIGHT = "at = labels != -100\nreturn -logits[at].log_softmax(-1).gather(-1, labels[at][:, None]).mean()"
 PATCH = ("import utils.checks.function as e\nfrom utils.checks.verdict import Verdict\n"
-         "e.Function._conclude = lambda self, trials: Verdict(self.key, '通过')\nreturn logits.sum()")
+         "e.Function._conclude = lambda self, *_: Verdict(self.key, '通过')\nreturn logits.sum()")
 BAD = {
     "崩溃": ("os._exit(7)", "结束"),
     "段错误": ("import ctypes\nctypes.string_at(0)", "结束"),
     "睡着": ("time.sleep(10 ** 6)", "超时"),
     "死循环": ("while True:\n    pass", "超时"),
-    "刷屏": ("for _ in range(1000):\n    print('x' * 10 ** 6)\n    sys.stderr.write('y' * 10 ** 5)\nreturn logits.sum()", "其他"),
+    "刷屏": ("for _ in range(1000):\n    print('x' * 10 ** 6)\n    sys.stderr.write('y' * 10 ** 5)\nreturn logits.sum()", "参数没有用上"),
     "吃内存": ("return [bytearray(10 ** 8) for _ in range(10 ** 6)]", "异常 超时 内存"),
     "改检查": (PATCH, "改动检查"),
+    "停掉批改": ("os.kill(os.getppid(), 15)\nreturn logits.sum()", "异常" if landlock.version() >= 6 else "异常 结束 参数没有用上"),
     "写大文件": ("with open('x', 'wb') as f:\n    f.write(bytes(200_000_000))\n" + RIGHT, "异常"),
     "没有错": (RIGHT, ""),
 }
@@ -128,6 +132,20 @@ def graded(released, tmp_path_factory):
                 cell.source = "print('通过')"
 
     hand_in(released, folder, "改了检查格", function("return logits.sum() * 0"), forge)
+    fake = ("class check:\n    mlm_loss = staticmethod(lambda f: type('V', (), dict("
+            "status='通过', kind='', hint='', ask='', evidence=()))())\n")
+    hand_in(released, folder, "换了 check", {"mlm_loss": fake + "def mlm_loss(logits, labels):\n    return logits.sum()"})
+    rows = [{"start": "mlm_loss"}, {"name": "mlm_loss", "status": "通过"}]
+    forged = repr("".join(json.dumps(r) + "\n" for r in rows).encode())
+    pipe = f"import os\nfor fd in range(3, 50):\n    try:\n        os.write(fd, {forged}"
+    hand_in(released, folder, "伪造结果", {"mlm_loss": pipe + ")\n    except OSError:\n        pass\n" + (
+        "def mlm_loss(logits, labels):\n    return logits.sum()")})
+    precious = folder / "别人的东西.txt"
+    precious.write_text("不该读到，不该删掉", encoding="utf-8")
+    nosy = (f"import os\nfor act in (lambda: open({str(precious)!r}).read(), lambda: os.remove({str(precious)!r}), "
+            f"lambda: os.listdir({str(folder)!r}), lambda: open({str(precious)!r}, 'w')):\n"
+            "    try:\n        act()\n    except PermissionError:\n        continue\n    return logits.sum()\n" + RIGHT)
+    hand_in(released, folder, "翻别人的东西", function(nosy))
 
     def helper(nb):
         nb.cells.insert(3, nbformat.v4.new_code_cell(
@@ -147,7 +165,8 @@ def graded(released, tmp_path_factory):
     said = []
     rows, broken = grade_folder(folder, Limits(seconds=10.0, memory_mb=1500), COURSE, said.append)
     server.close()
-    assert len(said) == len(BAD) + 5
+    assert len(said) == len(BAD) + 8
+    assert precious.exists() or not landlock.version(), "作业删掉了别人的文件"
     return {(r.student, r.name): r for r in rows}, broken
 
 
@@ -170,6 +189,9 @@ def test_a_bad_submission_costs_only_itself(graded, student):
 def test_forged_check_cells_and_network_do_not_help(graded):
     rows, _ = graded
     assert rows["改了检查格", "mlm_loss"].status == WRONG
+    assert rows["换了 check", "mlm_loss"].status == rows["伪造结果", "mlm_loss"].status == WRONG
+    if landlock.version():
+        assert rows["翻别人的东西", "mlm_loss"].status == PASS, "作业读得到、删得掉别人的文件"
     assert rows["上网", "mlm_loss"].status == PASS, "批改时竟然连得上网"
     assert rows["用了自己的函数", "mlm_loss"].status == PASS
 
@@ -237,7 +259,7 @@ def test_slides_are_one_offline_file_without_answers(tmp_path):
     source = next(p for p in source_files(ROOT / "notebooks") if p.stem == BOOK)
     page = write_slides(source, tmp_path).read_text(encoding="utf-8")
     body = page[page.index("<body hidden>"):page.index("<script>")]
-    assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?!data:)", body) and "url(" not in body
+    assert not re.search(r"(?:src|href)\s*=(?!\s*[\"']?data:)", body) and "url(" not in body
     assert not re.search(r"url\((?!data:)|@import", page[page.index("<style>"):page.index("<body hidden>")])
     assert "参考答案" not in body and body.count('class="ask"') == len(ITEMS) and "check.mlm_loss" not in body
     assert "<math" in body and "$" not in re.sub(r"<pre.*?</pre>|<code.*?</code>", "", body, flags=re.S)
@@ -256,3 +278,29 @@ def test_long_text_is_cut_to_its_gist():
     long = "第一句。" + "很长的第二句，" * 30 + "。\n\n- 要点\n\n$$x$$\n\n" + "下一段的头一句。还有一句。"
     assert gist("短的。两句。") == "短的。两句。"
     assert gist(long) == "第一句。\n\n- 要点\n\n$$x$$\n\n下一段的头一句。"
+
+
+def test_slides_and_release_use_the_built_notebook_with_its_colab_cell(tmp_path):
+    """notebooks/ 里的 .ipynb 比源多一格 Colab 的引导：不能因此认成「与源不一致」，丢了全部的输出和图。"""
+    place = tmp_path / "notebooks" / "src"
+    place.mkdir(parents=True)
+    origin = next(p for p in source_files(ROOT / "notebooks") if p.stem == BOOK)
+    source = place / origin.name
+    source.write_bytes(origin.read_bytes())
+    nb = nbformat.v4.new_notebook(cells=read_cells(source))
+    shown = next(c for c in nb.cells if c.cell_type == "code" and "start(" not in c.source and not c.metadata.get("tags"))
+    shown.outputs = [nbformat.v4.new_output("stream", text="这是运行出来的")]
+    nbformat.write(bootstrap.insert(nb, source.stem), place.parent / f"{source.stem}.ipynb")
+    assert has_outputs(source) and "这是运行出来的" in make_slides(source)
+    release(tmp_path / "发布", tmp_path / "notebooks", whole=False)
+    student = nbformat.read(tmp_path / "发布" / "student" / "notebooks" / f"{source.stem}.ipynb", 4)
+    assert any("这是运行出来的" in str(c.get("outputs")) for c in student.cells)
+    assert sum(map(bootstrap.is_bootstrap, student.cells)) == 1
+    source.write_text(source.read_text(encoding="utf-8").replace("\n# %%", "\n# 改过\n\n# %%", 1), encoding="utf-8")
+    assert not has_outputs(source) and "这是运行出来的" not in make_slides(source)
+
+
+def test_long_code_is_cut_outside_the_coloured_part_and_chinese_in_formulas_has_a_font(tmp_path):
+    page = _slide(Slide(code="\n".join(f"x{i} = {i}" for i in range(40))), "")
+    assert "border" not in page and "……（共 40 行）</code>" in page
+    assert re.search(r"\.reveal math\{[^}]*CourseSansSC", STYLE)

@@ -7,6 +7,7 @@ import math
 import numbers
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import GeneratorType
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def _truth(value: Any) -> bool:
 def type_name(value: Any) -> str:
     """类型的名字，例如「张量」「列表」「int」「函数」。"""
     names = {torch.Tensor: "张量", list: "列表 list", tuple: "元组 tuple", dict: "字典 dict", set: "集合 set", str: "字符串 str",
-             bytes: "字节串 bytes", type(None): "None"}
+             bytes: "字节串 bytes", type(None): "None", np.ndarray: "numpy 数组", GeneratorType: "生成器（函数里写的是 yield 吗）"}
     for kind, name in names.items():
         if isinstance(value, kind):
             return name

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import dis
 import inspect
+import io
 import linecache
 import os
 import random
+import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
 from utils.checks.base import Exercise, Mistake, Undone
 from utils.checks.compare import Difference, difference, show, size, snapshot, type_name
+from utils.checks.gloss import gloss
 from utils.checks.limits import TimeUp, run_limited
+from utils.checks.relations import find, numbers, where_different
 from utils.checks.verdict import PASS, WRONG, Verdict
 
+PRINTED = 2000                                            # 答案打印的字，最多放出这么多
 SECONDS = 20.0                                            # 一次检查里，答案最多运行这么久
 
 
@@ -36,6 +42,24 @@ class Trial:
     expected: Outcome
     actual: Outcome
     changed: str | None = None
+
+
+class _Brief(io.TextIOBase):
+    """答案打印的东西只放出开头：一次检查要调用它好几次，循环里的 print 会淹没提示。"""
+
+    def __init__(self, stream) -> None:
+        self.stream, self.left = stream, PRINTED
+
+    def write(self, text: str) -> int:
+        if self.left > 0:
+            self.stream.write(text[:self.left])
+            self.left -= len(text)
+            if self.left <= 0:
+                self.stream.write("\n……（打印得太多，后面的不显示了）\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
 
 
 def _is_stub(function: Callable) -> bool:
@@ -114,12 +138,13 @@ class Function(Exercise):
                     raise Undone
 
         try:
-            run_limited(all_cases, self.seconds)
+            with redirect_stdout(_Brief(sys.stdout)):
+                run_limited(all_cases, self.seconds)
         except TimeUp:
             args = cases[min(len(trials), len(cases) - 1)]
             return Verdict(self.key, WRONG, "超时", f"运行了 {self.seconds:g} 秒还没有结束，已经把它停下。多半是循环停不下来。",
                            "循环的条件什么时候变成假？循环里有没有哪一步让它离结束更近？", (("停在这个输入上", self._inputs(args)),))
-        return self._conclude(trials)
+        return self._conclude(answer, trials)
 
     def _arity(self, answer: Callable, args: tuple) -> Verdict | None:
         try:
@@ -132,7 +157,7 @@ class Function(Exercise):
             return None
         return None
 
-    def _conclude(self, trials: list[Trial]) -> Verdict:
+    def _conclude(self, answer: Callable, trials: list[Trial]) -> Verdict:
         failing = [t for t in trials if self._differs(t.expected, t.actual)]
         if not failing:
             changed = next((t for t in trials if t.changed), None)
@@ -145,17 +170,18 @@ class Function(Exercise):
         for mistake in self.mistakes:
             if mistake.sign(trials) if mistake.sign else self._looks_like(mistake, trials):
                 return self._wrong(mistake, self._example(smallest))
-        return self._unnamed(smallest)
+        return self._unnamed(answer, trials, smallest)
 
     def _looks_like(self, mistake: Mistake, trials: list[Trial]) -> bool:
         """这种误解在每个输入上的表现，是不是都与答案一样。"""
         return all(not self._differs(self._run(mistake.wrong, t.args)[0], t.actual) for t in trials)
 
-    def _unnamed(self, trial: Trial) -> Verdict:
-        """不像任何一种已知的误解：按异常、类型、形状……说明。"""
+    def _unnamed(self, answer: Callable, trials: list[Trial], trial: Trial) -> Verdict:
+        """不像任何一种已知的误解：按异常、类型、形状……说明，再看它与应得的结果有没有说得清的关系。"""
         error, example = trial.actual.error, self._example(trial)
         if error is not None:
-            hint = f"运行时报错了，{type(error).__name__}：{error}"
+            plain = gloss(error)
+            hint = f"运行时报错了，{type(error).__name__}：{str(error)[:300]}" + (f"\n{plain}" if plain else "")
             return Verdict(self.key, WRONG, "异常", hint, "报错说的是哪一行、哪个量？把那一行单独拿出来，用上面的输入试一试。", example)
         if trial.expected.error is not None:
             return Verdict(self.key, WRONG, "其他", f"这个输入应当报错（{type(trial.expected.error).__name__}），它却没有报错。",
@@ -163,9 +189,25 @@ class Function(Exercise):
         if trial.actual.value is None and trial.expected.value is not None:
             return Verdict(self.key, WRONG, "类型", "函数返回了 None。", "是不是漏写了 return？", example)
         found = self._differs(trial.expected, trial.actual)
-        if found.kind in ("类型", "形状", "dtype", "设备", "长度"):
+        if found.kind in ("类型", "dtype", "设备"):
+            said, asked = f"{found.text}。", "题目要的返回值是什么样的？你最后一步得到的又是什么样的，差一步怎样的转换？"
+            if self._same_numbers(trial):
+                said = "数都对，只是样子不同：" + said
+            return Verdict(self.key, WRONG, found.kind, said, asked, example)
+        if found.kind in ("形状", "长度"):
             return Verdict(self.key, WRONG, found.kind, f"{found.text}。", self.ask, example)
-        return Verdict(self.key, WRONG, "其他", "有的输入上算得不对，而且不像我们见过的哪一种错。", self.ask, example)
+        broken = any(t.expected.error or t.actual.error for t in trials)
+        pairs = [(t.expected.value, t.actual.value, t.args) for t in trials]
+        relation = None if broken else find(pairs, answer, self._names(), self.rtol, self.atol)
+        if relation:
+            return Verdict(self.key, WRONG, relation.name, relation.hint, relation.ask, example)
+        failing = sum(self._differs(t.expected, t.actual) is not None for t in trials)
+        said = f"{len(trials)} 个输入里有 {failing} 个算得不对，而且不像我们见过的哪一种错。"
+        return Verdict(self.key, WRONG, "其他", said, self.ask, example)
+
+    def _same_numbers(self, trial: Trial) -> bool:
+        a, b = numbers(trial.expected.value), numbers(trial.actual.value)
+        return a is not None and b is not None and a.shape == b.shape and not difference(a, b, self.rtol, self.atol)
 
     def _inputs(self, args: tuple) -> str:
         return "\n".join(f"{name} = {show(value)}" for name, value in zip(self._names(), args, strict=False))
@@ -179,6 +221,8 @@ class Function(Exercise):
             rows.append(("报错的地方", trace(actual.error)))
         else:
             rows.append(("你的得到", show(actual.value)))
+            if not expected.error and (where := where_different(expected.value, actual.value, self.rtol, self.atol)):
+                rows.append(("哪里不同", where))
         if trial.changed:
             rows.append(("另外", f"它改动了传进来的 {trial.changed}。"))
         return tuple(rows)

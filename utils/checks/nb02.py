@@ -62,21 +62,24 @@ utf8_decode = Function(
 def _words(rng: random.Random) -> list[tuple]:
     a, b, c, d, e, f = rng.sample(HAN, 6)
     n = rng.randint(4, 9)
+    p, q, r, s = sorted([(a, b), (c, d), (e, f), (f, a)])
+    tie = [q, p, s, r]
     return [({(a, b): 1},),
             ({(a, b): 2 * n, (c, d, e): n - 3, (c, d, f): n - 3},),                            # 加权与不加权，结果不同
-            ({(a, b): n, (c, d): n, (e, f): n},),                                              # 三对平手
+            (dict.fromkeys(tie, n),),                                                          # 四对平手，最小的排在中间
             ({(a, b, a, b, a, b): n, (c, d): 2 * n},),                                         # 一串里出现三次
-            ({(c, a, b): n, (d, a, b): n, (e, f): n + 1},)]                                    # 跨在奇数位上的对
+            ({(c, a, b): n, (d, a, b): n, (e, f): n + 1},),                                    # 跨在奇数位上的对
+            ({(a, b): n, (b, a): n - 1, (c, d): n + 1},)]                                      # 左右不能不分
 
 
-def _count(words: dict, weighted: bool = True, once: bool = False, step: int = 1, last: bool = False) -> tuple:
+def _count(words: dict, weighted: bool = True, once: bool = False, step: int = 1, last: bool = False, pick=None, order=tuple) -> tuple:
     pairs = Counter()
     for units, times in words.items():
-        found = [units[i:i + 2] for i in range(0, len(units) - 1, step)]
+        found = [order(units[i:i + 2]) for i in range(0, len(units) - 1, step)]
         for pair in set(found) if once else found:
             pairs[pair] += times if weighted else 1
     top = max(pairs.values())
-    return (max if last else min)(pair for pair, n in pairs.items() if n == top)
+    return (pick or (max if last else min))(pair for pair, n in pairs.items() if n == top)
 
 
 best_pair = Function(
@@ -93,6 +96,10 @@ best_pair = Function(
                 "（甲，乙，丙）里有几对相邻的？（乙，丙）算不算？"),
         Mistake("平手时取了最大的", lambda words: _count(words, last=True), "次数相同的几对里，它取了排在最后的一对。",
                 "题目规定平手时怎么办？你用的比较，次数和先后的方向一样吗？"),
+        Mistake("平手时取了先遇到的", lambda words: _count(words, pick=next), "次数相同的几对里，它取了最先数到的一对。",
+                "字典里的先后，是题目规定的先后吗？换一个次序把同样的词放进去，你的结果会变吗？"),
+        Mistake("不分左右", lambda words: _count(words, order=lambda pair: tuple(sorted(pair))), "它把（甲，乙）和（乙，甲）算成了同一对。",
+                "合并以后得到的是「甲乙」还是「乙甲」？两种拼法是同一个词元吗？"),
     ),
 )
 
@@ -103,7 +110,8 @@ best_pair = Function(
 def _matches(rng: random.Random) -> list[tuple]:
     a, b, c, d, x = rng.sample(HAN, 5)
     vocab = {a, b, c, d, a + b, a + b + c, b + c + d, c + d}
-    return [(a, vocab), (a + b + c + d, vocab), (x + a + b, vocab), (a + b + x + c + d, vocab), ("", vocab), (x, {a + x})]
+    return [(a, vocab), (a + b + c + d, vocab), (x + a + b, vocab), (a + b + x + c + d, vocab), ("", vocab), (x, {a + x}),
+            (a + b + c + d, {a + b, b + c + d}), (a + b + c + d, {a, a + b, a + b + c + d})]   # 更长的在后面；中间的一段词表里没有
 
 
 def _match(text: str, vocab: set, longest: int | None = None, drop: bool = False) -> list[str]:
@@ -113,6 +121,24 @@ def _match(text: str, vocab: set, longest: int | None = None, drop: bool = False
         if size > 1 or text[0] in vocab or not drop:
             pieces.append(text[:size])
         text = text[size:]
+    return pieces
+
+
+def _longest_anywhere(text: str, vocab: set) -> list[str]:
+    for size in range(len(text), 1, -1):
+        for i in range(len(text) - size + 1):
+            if text[i:i + size] in vocab:
+                return [*_longest_anywhere(text[:i], vocab), text[i:i + size], *_longest_anywhere(text[i + size:], vocab)]
+    return list(text)
+
+
+def _growing(text: str, vocab: set) -> list[str]:
+    pieces = []
+    while text:
+        size = 1
+        while size < len(text) and text[:size + 1] in vocab:
+            size += 1
+        pieces, text = [*pieces, text[:size]], text[size:]
     return pieces
 
 
@@ -135,6 +161,12 @@ longest_match = Function(
                 "词表里的词最长有几个字？你的循环最远看到哪里？"),
         Mistake("生字丢掉了", lambda text, vocab: _match(text, vocab, drop=True), "词表里没有的字，在结果里不见了。",
                 "把各段连起来，还等于原文吗？没有匹配时，题目要你怎么办？"),
+        Mistake("先找全句最长的", _longest_anywhere, "它先在整句里找最长的词，再切两边。",
+                "题目说从左边开始。第一段切在哪里，该不该由后面的字决定？"),
+        Mistake("一断就停", _growing, "它一个字一个字地加长，遇到词表里没有的一段就不再往后试。",
+                "「中华」不在词表里，「中华人民」就一定不在吗？该从长往短试，还是从短往长加？"),
+        Mistake("写成了 [UNK]", lambda text, vocab: [p if len(p) > 1 or p in vocab else "[UNK]" for p in _match(text, vocab)],
+                "词表里没有的字，它换成了 [UNK]。", "从 [UNK] 还读得出原来的字吗？题目要求各段连起来等于什么？"),
     ),
 )
 
@@ -171,6 +203,13 @@ bits_per_character = Function(
                 "只知道那里是 [UNK]，你还原得出原文吗？还差哪一份信息？"),
         Mistake("补交的单位不对", lambda nats, text, unknown: _bpc(nats, text, unknown, price=math.log2(CODE_POINTS)),
                 "补交的那一份用的是比特，却与奈特加在了一起，随后又除以 ln 2。", "nats 是奈特。加进去之前，log₂ 1114112 该换成什么？"),
+        Mistake("该除的乘了", lambda nats, text, unknown: (sum(nats) * math.log(2) + unknown * math.log2(CODE_POINTS)) / len(text),
+                "换算单位时，它乘以了 ln 2。", "ln 2 约是 0.69。同一段损失，用比特写出来的数，该比用奈特写的大还是小？"),
+        Mistake("先取了平均", lambda nats, text, unknown: _bpc([sum(nats) / len(nats)], text, unknown),
+                "它先把损失按词元平均，又除以了字数。",
+                "写出整段文字一共要多少比特？总数该除以几次？"),
+        Mistake("补交的没有摊到字上", lambda nats, text, unknown: _bpc(nats, text, 0) + unknown * math.log2(CODE_POINTS),
+                "补交的比特没有除以字数。", "BPC 是每个字平均多少比特。补交的那一份，是总数还是平均数？"),
     ),
 )
 

@@ -40,6 +40,9 @@ attention_scores = Function(
                 "点积是对哪一维求和？句子长了，每一个点积会变大吗？"),
         Mistake("行列颠倒", _scores(lambda q: math.sqrt(q.size(-1)), flip=True), "它的第 i 行是「谁在看 i」，不是「i 在看谁」。",
                 "softmax 沿最后一维做。最后一维应当是查询还是键？"),
+        Mistake("多做了 softmax", lambda q, k: (q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))).softmax(-1),
+                "它给的已经是权重：每行加起来是 1。",
+                "题目要的是 softmax 之前还是之后的数？"),
     ),
 )
 
@@ -73,6 +76,12 @@ causal_weights = Function(
                 "对角线也被遮住了，第 0 行谁也看不到。", "一个词元能不能看自己？"),
         Mistake("沿着列做了 softmax", _filled(float("-inf"), dim=-2), "它让每一列加起来等于 1。",
                 "「一个词元怎样分配自己的注意力」，是一行还是一列？"),
+        Mistake("没有遮", lambda s: s.softmax(-1), "它没有加掩码：每个词元都看得见后面。", "第 0 行该有几个不是 0 的权重？"),
+        Mistake("遮反了", lambda s: s.masked_fill(_square(s), float("-inf")).softmax(-1),
+                "它遮住的正是可以看的那些格子，最后一行全被遮住，成了 NaN。",
+                "`masked_fill` 填的是真的格子，还是假的格子？你的掩码里，真表示什么？"),
+        Mistake("遮在了 softmax 后面", lambda s: s.softmax(-1).masked_fill(~_square(s), float("-inf")),
+                "它先算好了权重，再往权重里填负无穷。", "权重里该不该有负无穷？负无穷要在哪一步之前放进去，才会变成 0？"),
     ),
 )
 
@@ -99,6 +108,8 @@ window_mask = Function(
         Mistake("左右都看了", _window(causal=False), "它也看得见右边。", "从左往右写的时候，右边的字写出来了吗？"),
         Mistake("没有窗口", lambda T, width: causal_mask(T), "它是普通的因果掩码，没有用到 width。", "最后一行有几个真？应当有几个？"),
         Mistake("自己不算", _window(strict=True), "对角线是假：看不见自己。", "每个词元总可以看自己吗？"),
+        Mistake("从头数的窗口", lambda T, width: causal_mask(T) & (torch.arange(T) < width), "它只让人看开头的 width 个词元。",
+                "窗口是固定在句首，还是跟着第 i 个词元走？"),
     ),
 )
 
@@ -133,6 +144,11 @@ mean_entropy = Function(
                 "一行是一个分布。一个分布的熵，是各项的和还是平均？"),
         Mistake("没有按行平均", _entropy(each_row=False), "它把各行的熵都加了起来。", "句子长一倍，这个数会不会也大一倍？"),
         Mistake("忘了负号", _entropy(sign=1), "它是负的。", "权重不超过 1，它的对数是正是负？"),
+        Mistake("没有乘权重", lambda weights: -weights.clamp_min(1e-12).log().sum(-1).mean(),
+                "它只加了 ln w，没有乘 w：权重为 0 的格子成了最大的一项。",
+                "公式里 ln 的前面还有什么？"),
+        Mistake("沿着列求和", lambda weights: torch.special.entr(weights).sum(0).mean(), "它把每一列加了起来，再按列平均。",
+                "一个分布是一行还是一列？一共有几个分布？"),
     ),
 )
 

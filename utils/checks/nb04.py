@@ -44,6 +44,10 @@ rms_norm = Function(
         Mistake("整句话一起算", _rms(dims=(-2, -1)), "它把一句话的所有词元放在一起求均方，词元之间就互相影响了。",
                 "后面的词元变了，前面的词元归一化的结果该不该变？"),
         Mistake("忘了 gamma", _rms(gain=False), "它没有乘 gamma。", "每一维该放大多少，是谁说了算？"),
+        Mistake("没有开方", lambda x, gamma, eps: gamma * x / (x.pow(2).mean(-1, keepdim=True) + eps), "它除以的是均方，没有开方。",
+                "x 放大 10 倍，RMSNorm 的结果应当几乎不变。你的呢？"),
+        Mistake("先平均再平方", lambda x, gamma, eps: gamma * x / (x.mean(-1, keepdim=True).pow(2) + eps).sqrt(), "它先求平均，再平方。",
+                "一正一负的两个数，平均是 0；它们的均方也是 0 吗？"),
     ),
 )
 
@@ -79,6 +83,14 @@ rotate_one = Function(
                 "公式里和 x₀ 一起转的，是 x₁ 还是别的？"),
         Mistake("频率快了一倍", _turn(power=2.0), "它的指数多乘了 2：−4n/D。", "`torch.arange(0, D, 2)` 给出的已经是 n 还是 2n？"),
         Mistake("频率慢了一半", _turn(power=0.5), "它的指数是 −n/D，少了一个 2。", "第 n 对的角频率是 10000 的几次方？n 从 0 数到几？"),
+        Mistake("从 1 数起", lambda x, t: _turn()(x, t + 1), "它转到了位置 t + 1。", "第 0 个位置该转多少度？你的呢？"),
+        Mistake("频率都一样", lambda x, t: _turn(power=0.0)(x, t), "每一对都转了同样的角度。",
+                "若各对都一样快，转过一整圈以后，还分得清远近吗？公式里 n 出现在哪里？"),
+        Mistake("指数的正负反了", _turn(power=-1.0), "越往后的一对转得越快：10000 的指数成了正的。",
+                "第 0 对和最后一对，公式里哪一对转得慢？"),
+        Mistake("没有交错放回", lambda x, t: _turn()(x, t).view(-1, 2).T.flatten(),
+                "转得对，可是它把各对的第一个数放在前半、第二个数放在后半。",
+                "转完以后，(x₀, x₁) 该放回哪两个位置？"),
     ),
 )
 
@@ -92,7 +104,9 @@ def _padded(rng: random.Random) -> list[tuple]:
         real = torch.ones(B, T, dtype=torch.long)
         real[0, T - 1 - rng.randint(0, T - 3):] = 0                        # 至少留两个真词元，至少补一个
         cases.append((real,))
-    return cases
+    left = torch.ones(2, 5, dtype=torch.long)
+    left[1, :rng.randint(1, 3)] = 0                                        # 也有补在左边的
+    return [*cases, (left,)]
 
 
 def _both(attention_mask):
@@ -113,6 +127,10 @@ decoder_mask = Function(
                 "它遮住的是「填充看别人」，没遮「别人看填充」。", "最后一维是看的一方，还是被看的一方？"),
         Mistake("方向反了", lambda m: padding_mask(m) & causal_mask(m.size(1)).T, "它只让看自己和右边。",
                 "`tril` 和 `triu`，哪一个留下左下角？"),
+        Mistake("填充的行也清空了", lambda m: _both(m) & m.bool()[:, None, :, None], "填充自己的那几行，它也全遮住了。",
+                "题目的条件是「第 i 个可以看第 j 个」。它管的是 j 在哪里、是不是填充；提到 i 是不是填充了吗？"),
+        Mistake("自己也遮了", lambda m: padding_mask(m) & causal_mask(m.size(1)).tril(-1), "对角线也是假：词元看不见自己。",
+                "一个词元能不能看自己？"),
     ),
 )
 
@@ -154,6 +172,13 @@ shift_right = Function(
                 "它把 −100 当成词元编号交给了嵌入层，那里没有第 −100 行。", "−100 是给损失看的记号。交给嵌入层的编号，可以是哪些数？"),
         Mistake("从末尾转了回来", lambda labels, begin, pad: _shifted(labels, begin, pad, rolled=True),
                 "它用 `roll`，第 0 个是从句尾转回来的。", "写第一个字之前，解码器读到的应当是哪个记号？"),
+        Mistake("−100 换成了 begin", lambda labels, begin, pad: _shifted(labels, begin, begin), "它把 −100 换成了开头的记号。",
+                "句尾的填充，该用哪一个编号？"),
+        Mistake("错了两位", lambda labels, begin, pad: _shifted(_shifted(labels, begin, pad), begin, pad), "它往右移了两位。",
+                "要预测 labels[1] 时，解码器应当已经看到 labels[0] 了吗？"),
+        Mistake("盖掉了第一个", lambda labels, begin, pad: torch.cat([torch.full_like(labels[:, :1], begin), labels.masked_fill(
+            labels == IGNORE, pad)[:, 1:]], 1), "它没有移位，只把第 0 个换成了 begin。",
+            "labels[0] 在解码器的输入里还找得到吗？它该在第几个？"),
     ),
 )
 
@@ -173,14 +198,19 @@ count_parameters = Function(
     mistakes=(
         Mistake("解码器只算了一个注意力", lambda V, C, L: _count(V, C, L, crosses=1), "它把解码器的一层算得和编码器的一层一样多。",
                 "解码器的一层有几个注意力、几个 LayerNorm？"),
-        Mistake("当成共享词表头", lambda V, C, L: _count(V, C, L, tied=True), "它没有算词表头的矩阵。",
-                "`self.head.weight` 和 `self.word.weight` 是同一个张量吗？"),
+        Mistake("当成共享词表头", lambda V, C, L: _count(V, C, L, tied=True), "少了一个 V × C 的矩阵。",
+                "`self.head.weight` 和 `self.word.weight` 是同一个张量吗？两个都数了没有？"),
         Mistake("漏了末尾的 LayerNorm", lambda V, C, L: _count(V, C, L, ends=False), "少了 4C 个。",
                 "Pre-LN 的直路上没有归一化，最后要补什么？编码器和解码器各补了几个？"),
         Mistake("12C² 的近似", lambda V, C, L: V * C + L * 28 * C * C + C * V,
                 "它只算了大头（每层 12C² 与 16C²），偏置和 LayerNorm 都没算。",
                 "近似用来估算很好。这里要一个不差：每个线性层还有什么？"),
         Mistake("只有解码器", lambda V, C, L: _count(V, C, L, encoder=False), "它没有算编码器的各层。", "读原文的那一半，也有参数吗？"),
+        Mistake("嵌入数了两份", lambda V, C, L: _count(V, C, L) + V * C, "多了一个 V × C。",
+                "编码器和解码器各有一张字嵌入吗？看看 `self.word` 有几个。"),
+        Mistake("漏了词表头的偏置", lambda V, C, L: _count(V, C, L) - V, "少了 V 个。", "词表头是 `nn.Linear`：除了矩阵，它还有什么？"),
+        Mistake("解码器少一个 LayerNorm", lambda V, C, L: _count(V, C, L) - 2 * C * L, "每层少了 2C 个。",
+                "解码器的一层有几条残差直路？每条前面各有什么？"),
     ),
 )
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from utils.checks.exercise import Choice, Function, Mistake, Value
 from utils.checks.inputs import booleans, integers, normal
+from utils.checks.sentence_order import documents, kinds, pairs, strangers
 
 IGNORE = -100
 
@@ -21,7 +22,9 @@ def _padded(rng: random.Random) -> list[tuple]:
     for B, T, V in [(1, 2, 3), (2, 4, 5), (2, 3, 4), (3, 7, 11), (4, 9, 6)]:
         lengths = torch.tensor([T, *(rng.randint(2, T - 1) for _ in range(B - 1))])           # 每行至少两个真词元
         mask = (torch.arange(T) < lengths[:, None]).long()                                    # (B, T)
-        cases.append((normal(rng, B, T, V, scale=2), integers(rng, V, B, T, low=1) * mask, mask))
+        ids = integers(rng, V, B, T).masked_fill(mask == 0, rng.randrange(V))                 # 填充用的编号，真词元里也可能有
+        ids[0, 1] = 0
+        cases.append((normal(rng, B, T, V, scale=2), ids, mask))
     return cases
 
 
@@ -61,6 +64,20 @@ padded_clm_loss = Function(
                 "分子加了几项？分母应当与它相同。"),
         Mistake("掩码差了一位", _wrong_side, "它看的是「出题的位置」是不是真词元，于是每行最后一个真词元还要去猜一个填充。",
                 "一道题有出题的位置和要猜的位置。哪一个是填充时，这道题就不该算？"),
+        Mistake("错了两位", lambda logits, ids, mask: _clm(logits, ids, mask, shift=2),
+                "它拿位置 t 的 logits 去猜 t+2 的词元，隔着一个字。",
+                "你的代码里，错位一共做了几次？"),
+        Mistake("先按行平均", lambda logits, ids, mask: torch.stack([_clm(*row) for row in zip(
+            logits[:, None], ids[:, None], mask[:, None], strict=True)]).mean(),
+            "它先算每一行的平均，再把各行平均：短的一行和长的一行一样重。",
+                "一行只有一道题，另一行有六道，每道题的分量一样吗？"),
+        Mistake("softmax 做了两遍", lambda logits, ids, mask: _clm(logits.softmax(-1), ids, mask),
+                "它把概率当成 logits，又做了一遍 softmax。",
+                "`cross_entropy` 自己做不做 softmax？"),
+        Mistake("没有归一化", lambda logits, ids, mask: -logits[:, :-1].gather(-1, ids[:, 1:, None])[..., 0][mask[:, 1:] == 1].mean(),
+                "它取的是 logits 本身，不是对数概率。", "logits 全都加上 100，模型的预测一点没变。你的损失变了吗？"),
+        Mistake("没有取平均", lambda logits, ids, mask: _clm(logits, ids, mask, reduction="sum"), "它把各处的损失加了起来。",
+                "一批大一倍，这个数会怎样？"),
     ),
 )
 
@@ -73,7 +90,9 @@ def _masked(rng: random.Random) -> list[tuple]:
     for B, T, V in [(1, 3, 4), (1, 5, 3), (2, 6, 7), (3, 9, 12)]:
         chosen = booleans(rng, B, T, share=0.3)
         chosen[:, 1], chosen[:, 2] = True, False                                              # 选中的、没选中的都有
-        cases.append((normal(rng, B, T, V, scale=2), integers(rng, V, B, T).masked_fill(~chosen, IGNORE)))
+        labels = integers(rng, V, B, T).masked_fill(~chosen, IGNORE)
+        labels[0, 1] = 0 if T < 5 else 1                                                      # 编号 0 也是一个词元
+        cases.append((normal(rng, B, T, V, scale=2), labels))
     return cases
 
 
@@ -100,6 +119,13 @@ mlm_loss = Function(
                 "公式的分母是什么？遮盖率从 15% 改成 30% 时，你的损失会怎样变？"),
         Mistake("没有取平均", lambda logits, labels: _mlm(logits, labels, "sum"),
                 "它把选中位置的损失加了起来。", "句子长一倍，这个数会怎样？公式里求和号前面还有什么？"),
+        Mistake("第 0 号词元也丢了", lambda logits, labels: _mlm(logits, labels.masked_fill(labels <= 0, IGNORE)),
+                "它只算编号大于 0 的标签，原字恰好是第 0 号的位置就漏了。", "题目用哪一个数表示「没选中」？0 是不是一个词元的编号？"),
+        Mistake("softmax 做了两遍", lambda logits, labels: _mlm(logits.softmax(-1), labels), "它把概率当成 logits，又做了一遍 softmax。",
+                "`cross_entropy` 自己做不做 softmax？"),
+        Mistake("没有取对数", lambda logits, labels: -logits[labels != IGNORE].softmax(-1).gather(
+            -1, labels[labels != IGNORE][:, None]).mean(), "它平均的是概率，不是对数概率。",
+            "概率从 0.01 降到 0.001，你的损失几乎不变；公式里的呢？"),
     ),
 )
 
@@ -193,6 +219,10 @@ shift_right = Function(
                 "照抄输入就能得满分的题，模型会学到什么？"),
         Mistake("多出了一位", _moved(lambda labels, first: torch.cat([first, labels], 1)),
                 "开头补了一个，末尾却没有去掉一个，输入比标签长。", "第 s 步的输入配第 s 个标签。多出来的那一步要猜什么？"),
+        Mistake("错了两位", _moved(lambda labels, first: torch.cat([first, first, labels[:, :-2]], 1)), "它往右移了两位。",
+                "写第 1 个词元（从 0 数起）时，第 0 个写出来了没有？"),
+        Mistake("盖掉了第一个", _moved(lambda labels, first: torch.cat([first, labels[:, 1:]], 1)), "它没有移位，只把第一个换成了 start。",
+                "标签的第一个词元，在解码器的输入里还找得到吗？"),
     ),
 )
 
@@ -200,50 +230,29 @@ shift_right = Function(
 # ---------------------------------------------------------------- 7 句子次序预测
 
 
-def _documents(rng: random.Random) -> list[tuple]:
-    return [([f"导语{i}" for i in range(n)], [f"正文{i}" for i in range(n)], rng.getrandbits(32)) for n in (500, 600)]
-
-
-def _kinds(function, intros, bodies, seed):
-    """看出了哪几种题（正着放还是倒着放、标签几），倒着放的是不是约占一半。"""
-    rows = function(intros, bodies, torch.Generator().manual_seed(seed))
-    if len(rows) != len(intros):
-        return f"{len(rows)} 道题"
-    names = {}
-    for a, b, row in zip(intros, bodies, rows, strict=True):
-        place = {(a, b): "正着放", (b, a): "倒着放"}.get(tuple(row[:2]), "配上了别人的")
-        names[f"{place}，标签 {row[2]}"] = names.get(f"{place}，标签 {row[2]}", 0) + 1
-    flipped = sum(n for name, n in names.items() if name.startswith("倒"))
-    return sorted(names), "倒着放的约占一半" if abs(flipped / len(rows) - 0.5) < 0.15 else "倒着放的远不是一半"
-
-
-def _pairs(flip, label):
-    def order_pairs(intros, bodies, generator):
-        dice = torch.rand(len(intros), 2, generator=generator)
-        return [((b, a) if flip(x) else (a, b)) + (label(x, y),)
-                for a, b, (x, y) in zip(intros, bodies, dice.tolist(), strict=True)]
-
-    return order_pairs
-
-
-def _strangers(intros, bodies, generator):
-    dice = torch.rand(len(intros), generator=generator)
-    return [(a, bodies[i - 1] if x < 0.5 else bodies[i], int(x < 0.5)) for i, (a, x) in enumerate(zip(intros, dice, strict=True))]
-
-
 order_pairs = Function(
     "05.order_pairs",
-    reference=_pairs(lambda x: x < 0.5, lambda x, _: int(x < 0.5)),
-    cases=_documents, observe=_kinds,
+    reference=pairs(lambda x: x < 0.5, lambda x, _: int(x < 0.5)),
+    cases=documents, observe=kinds,
     ask="取两篇文档，把可能得到的题一道一道写出来：正着放的标签是几，倒着放的是几？",
     mistakes=(
-        Mistake("标签反了", _pairs(lambda x: x < 0.5, lambda x, _: int(x >= 0.5)), "正着放的记成了 1，倒着放的记成了 0。",
+        Mistake("标签反了", pairs(lambda x: x < 0.5, lambda x, _: int(x >= 0.5)), "正着放的记成了 1，倒着放的记成了 0。",
                 "题目规定哪一种是 1？沿用 NSP 的约定：0 表示「是原来的次序」。"),
-        Mistake("标签与次序无关", _pairs(lambda x: x < 0.5, lambda _, y: int(y < 0.5)), "次序掷了一次骰子，标签又另掷了一次，两者对不上。",
+        Mistake("标签与次序无关", pairs(lambda x: x < 0.5, lambda _, y: int(y < 0.5)), "次序掷了一次骰子，标签又另掷了一次，两者对不上。",
                 "一道题里有几件随机的事？标签应当由哪一件决定？"),
-        Mistake("全部颠倒了", _pairs(lambda x: True, lambda *_: 1), "每一篇都颠倒了，标签全是 1。",
+        Mistake("全部颠倒了", pairs(lambda x: True, lambda *_: 1), "每一篇都颠倒了，标签全是 1。",
                 "全答 1 就能得满分的题，模型会学到什么？"),
-        Mistake("写成了 NSP", _strangers, "它把别人的正文配了过来，那是 NSP。", "ALBERT 的这道题里，两段话来自几篇文章？"),
+        Mistake("写成了 NSP", strangers, "它把别人的正文配了过来，那是 NSP。", "ALBERT 的这道题里，两段话来自几篇文章？"),
+        Mistake("只改了标签", lambda intros, bodies, generator: [
+            (a, b, int(torch.rand((), generator=generator) < 0.5)) for a, b in zip(intros, bodies, strict=True)],
+                "标签有 0 有 1，两段话却一次也没有颠倒。", "标签是 1 的那道题，前一段应当是谁？"),
+        Mistake("固定的一半", lambda intros, bodies, generator: [
+            (b, a, 1) if n % 2 else (a, b, 0) for n, (a, b) in enumerate(zip(intros, bodies, strict=True))],
+                "每次颠倒的都是同样的那几篇，没有用到随机数。", "练很多遍，同一篇总是同一种题。模型会不会把答案背下来？"),
+        Mistake("没有用 generator", lambda intros, bodies, generator: [
+            (b, a, 1) if random.random() < 0.5 else (a, b, 0) for a, b in zip(intros, bodies, strict=True)],
+                "骰子不是用 `generator` 掷的：同一个种子，两次得到的题不一样。", "实验要能重做。随机数该从哪里来？",
+                sign=lambda trials: all("标签 0；" in str(t.actual.value) and "两次不一样" in str(t.actual.value) for t in trials)),
     ),
 )
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import get_linear_schedule_with_warmup
 
+from utils.checks.compare import difference
 from utils.checks.exercise import Choice, Function, Mistake, Value
 from utils.checks.inputs import integers, normal
 
@@ -53,6 +54,13 @@ masked_accuracy = Function(
         Mistake("先按篇平均", _by_row, "它先算每一篇的准确率，再取平均：题少的一篇和题多的一篇一样重。",
                 "一篇只有一道题、另一篇有三道，每道题的分量一样吗？"),
         Mistake("报成了错误率", lambda logits, labels: 1 - _accuracy(logits, labels), "这是答错的比例。", "全答对的时候，你的函数返回几？"),
+        Mistake("没选中的当成第 0 号", lambda logits, labels: (logits.argmax(-1) == labels.clamp(min=0)).float().mean(),
+                "−100 被当成了第 0 号词元，也来对答案。", "没选中的位置，有没有标准答案？"),
+        Mistake("只数了个数", lambda logits, labels: (logits.argmax(-1) == labels).sum(), "它给的是答对的个数。",
+                "题目要的是比例。一共有几道题？"),
+        Mistake("平均了概率", lambda logits, labels: logits[labels != IGNORE].softmax(-1).gather(-1, labels[labels != IGNORE][:,
+                None]).mean(),
+                "它平均的是正确答案的概率。", "猜对没有，看的是概率多大，还是谁排第一？"),
     ),
 )
 
@@ -106,6 +114,10 @@ unigram_loss = Function(
         Mistake("只把见过的算进词表", lambda train, test, V: float(-np.log(
             (np.bincount(train, minlength=V) + 1) / (len(train) + len(set(train))))[test].mean()),
                 "分母里只给训练集见过的字各加了 1。", "加了 1 的一共有几个字？没见过的字加了吗？"),
+        Mistake("没有取平均", lambda train, test, V: _unigram(train, test, V) * len(test), "它把考卷上每个字的损失加了起来。",
+                "考卷长一倍，这个数会怎样？"),
+        Mistake("字频里掺了考卷", lambda train, test, V: _unigram([*train, *test], test, V), "数字频的时候，考卷也数了进去。",
+                "考试之前，考卷该不该看？"),
     ),
 )
 
@@ -139,6 +151,15 @@ learning_rate = Function(
                 "升温结束的那一步，学习率突然跌了一截。", "把 step = warmup 代进你的两段公式，结果一样吗？"),
         Mistake("降得太慢", lambda step, total, warmup, peak: peak * (step / warmup if step < warmup else 1 - (step - warmup) / total),
                 "最后一步的学习率还没有降到 0。", "下降这一段一共走多少步？是 total 步吗？"),
+        Mistake("早了一步", lambda step, total, warmup, peak: _library_rate(step + 1, total, warmup, peak),
+                "第 step 步，它给的是第 step + 1 步的学习率。",
+                "第 0 步应当是多少？你的是多少？", sign=lambda trials: all(
+                    not difference(_library_rate(t.args[0] + 1, *t.args[1:]), t.actual.value) for t in trials if t.args[0] < t.args[1])),
+        Mistake("用了余弦", lambda step, total, warmup, peak: peak * (step / warmup if step < warmup else 0.5 * (
+            1 + math.cos(math.pi * (step - warmup) / (total - warmup)))), "下降的一段，它用的是余弦曲线。",
+            "题目里说的是怎样降？画出来是直线还是曲线？"),
+        Mistake("两段相乘", lambda step, total, warmup, peak: peak * min(1, step / warmup) * (total - step) / total,
+                "它把升温和下降两条线乘在了一起，最高的一步到不了 peak。", "第 warmup 步的学习率该是多少？你的呢？"),
     ),
 )
 
@@ -177,6 +198,12 @@ padding_share = Function(
                 "它先算每一批的比例，再取平均：小的一批和大的一批一样重。", "白算的时间是按批数的，还是按格子数的？"),
         Mistake("先排了序", lambda lengths, batch_size: _share(lengths, batch_size, order=True),
                 "它先把长度排了序，量的是分过桶之后的填充。", "题目说按给定的次序排进一批。排序该由谁来做？"),
+        Mistake("最后一批当成满的", lambda lengths, batch_size: 1 - sum(lengths) / sum(
+            max(lengths[i:i + batch_size]) * batch_size for i in range(0, len(lengths), batch_size)), "最后不满的一批，它也按满的算。",
+                "最后一批只有几篇？那个长方形有几行？"),
+        Mistake("只数了个数", lambda lengths, batch_size: _share(lengths, batch_size) * sum(
+            max(b) * len(b) for b in (lengths[i:i + batch_size] for i in range(0, len(lengths), batch_size))), "它给的是填充的个数。",
+                "题目问的是几成。一共算过多少个位置？"),
     ),
 )
 

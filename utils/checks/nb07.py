@@ -46,6 +46,10 @@ previous_score = Function(
         Mistake("没有取平均", _at(lambda i: i, lambda i: i - 1, mean=False), "它把各个查询的权重加了起来，没有除以个数。",
                 "查询多一倍，得分就高一倍，两篇长短不同的文档还能比吗？"),
         Mistake("没有理会 queries", _all_queries, "它把所有的字都算了进去，特殊词元也在内。", "`queries` 里为什么没有 [CLS] 和 [SEP]？"),
+        Mistake("取了整块", lambda weights, queries: weights[:, :, queries][..., [i - 1 for i in queries]].mean((-1, -2)),
+                "它取了这几行与这几列交出来的整块，不只是要的那几格。", "三个查询，一共该取几格？你取了几格？"),
+        Mistake("除以了句长", lambda weights, queries: _at(lambda i: i, lambda i: i - 1, mean=False)(weights, queries) / weights.size(-1),
+                "它除以的是 T，不是查询的个数。", "一共加了几格？"),
     ),
 )
 
@@ -87,6 +91,10 @@ uniform_baseline = Function(
         Mistake("当成只有一个目标", lambda goal, visible: (1 / visible.sum(-1))[goal.any(-1)].mean(), "它把目标集当成只有一格。",
                 "标点有七八个的时候，均匀地看，分给标点的一共是多少？"),
         Mistake("先加起来再除", _pooled, "它把各行的格子加在一起再除：看得见的多的行，分量就重。", "公式里是先除再平均，还是先加再除？"),
+        Mistake("按列算了", lambda goal, visible: _baseline(goal.T, visible.T), "它把行和列弄反了，是按列算的。",
+                "S(i) 里的 i，是行还是列？"),
+        Mistake("没有取平均", lambda goal, visible: (goal.sum(-1) / visible.sum(-1)).sum(), "它把各行加了起来。",
+                "句子长一倍，这个数会怎样？"),
     ),
 )
 
@@ -125,6 +133,12 @@ same_word = Function(
                 "「运动会」里，「运」和「会」是不是同一个词的字？"),
         Mistake("标出了别的词", lambda words: ~_equal(words) & (words >= 0), "它标出的是不同词的字。",
                 "真的格子，应当是词的编号相等还是不等？"),
+        Mistake("只认后面的字", lambda words: (_equal(words) & (words >= 0)).triu(1), "它只标了后面的字，前面的没有标。",
+                "「运」看「动」算，「动」看「运」算不算？"),
+        Mistake("只认前面的字", lambda words: (_equal(words) & (words >= 0)).tril(-1), "它只标了前面的字，后面的没有标。",
+                "「动」看「运」算，「运」看「动」算不算？"),
+        Mistake("漏了第 0 个词", lambda words: _equal(words) & ~torch.eye(len(words), dtype=torch.bool) & (words > 0),
+                "编号是 0 的那个词，它当成了特殊词元。", "词的编号从几数起？特殊词元的编号是几？"),
     ),
 )
 
@@ -135,12 +149,13 @@ same_word = Function(
 def _scores(rng: random.Random) -> list[tuple]:
     """每个输入都这样安排：前半最好的头、后半最好的头、全体最好的头是三个不同的头。"""
     cases = []
-    for n, H in [(6, 3), (10, 5)]:
+    for n, H in [(6, 4), (10, 5)]:
         x = 0.02 * normal(rng, n, H).abs()
-        a, b, c = rng.sample(range(H), 3)
+        a, b, c, d = rng.sample(range(H), 4)
         x[:n // 2, a] += 0.9
         x[n // 2:, b] += 0.9
         x[-1, b] -= 0.4                                   # 有一篇上，后半最好的头不是最好
+        x[0, d] += 1.5                                    # 前半里，它有一篇特别高，平均却不高
         x[:, c] += 0.7
         cases.append((x,))
     return cases
@@ -173,6 +188,12 @@ held_out_score = Function(
                 "一个头担任一个角色，是说它在各篇上都高，还是每篇换一个？"),
         Mistake("挑头时看见了后半", _pick(lambda s: s, _second), "它用全部文档挑头，挑的时候已经看过了后半。",
                 "考试之前看过考卷，再考出来的分数算不算数？"),
+        Mistake("两半用反了", _pick(_second, _first), "它用后一半挑头，在前一半上报告。", "题目说先看的是哪一半？"),
+        Mistake("返回了头的编号", lambda scores: _first(scores).mean(0).argmax(), "它返回的是挑中的头的编号。",
+                "题目要的是第几个头，还是它的得分？"),
+        Mistake("按单篇最高的挑", lambda scores: _second(scores)[:, _first(scores).max(0).values.argmax()].mean(),
+                "它挑的是在某一篇上得分最高的头，不是平均最高的。", "一个头在一篇上碰巧很高，能说明它担任这个角色吗？"),
+        Mistake("没有挑头", lambda scores: _second(scores).mean(), "它把所有的头都平均了。", "你挑中的是第几个头？报告的是谁的得分？"),
     ),
 )
 
@@ -184,7 +205,9 @@ def _pairs(rng: random.Random) -> list[tuple]:
     cases = []
     for n in (4, 8, 12):
         common = 3 * normal(rng, n)                       # 各个种子自己的高低，两边共有
-        cases.append(((common + 0.5 + 0.3 * normal(rng, n)).tolist(), common.tolist()))
+        gaps = 0.5 + 0.3 * normal(rng, n)
+        gaps[1] = -0.4                                    # 差有正有负
+        cases.append(((common + gaps).tolist(), common.tolist()))
     return cases
 
 
@@ -206,6 +229,12 @@ paired_gap = Function(
         Mistake("除以了 n", lambda a, b: _error(a, b, ddof=0), "标准差里除以的是 n，样本少的时候偏小。",
                 "平均数是从这 n 个数里算出来的，还剩几个是自由的？"),
         Mistake("减反了", lambda a, b: _error(b, a), "它算的是 b 减 a。", "「关角色头比关随机头多损失多少」，谁减谁？"),
+        Mistake("取了绝对值", lambda a, b: _error(np.abs(np.subtract(a, b)), np.zeros(len(a))), "它把负的差也当成了正的。",
+                "有的种子上 a 更小，说明了什么？取了绝对值还看得出来吗？"),
+        Mistake("除以了 n 而不是 √n", lambda a, b: (_error(a, b)[0], _error(a, b)[1] / len(a) ** 0.5), "第二个数里，标准差除以的是 n。",
+                "种子从 4 个加到 16 个，标准误该缩到几分之一？"),
+        Mistake("报成了 95% 区间", lambda a, b: (_error(a, b)[0], 1.96 * _error(a, b)[1]), "第二个数多乘了 1.96，那是 95% 区间的半宽。",
+                "题目要的是标准误本身，还是由它算的区间？"),
     ),
 )
 

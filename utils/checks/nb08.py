@@ -11,6 +11,7 @@ from transformers.utils import logging
 
 from utils.checks.exercise import Choice, Function, Mistake, Value
 from utils.checks.inputs import integers, normal
+from utils.checks.leaky_models import MODELS
 
 IGNORE = -100
 
@@ -60,6 +61,18 @@ make_row = Function(
                 "生成时靠什么停下来？它在训练里是不是一道题？"),
         Mistake("拆成了两条序列", _only_body, "输入只有导语，标签只有正文：两条序列各走各的。",
                 "模型写正文的第五个字时，看得见前四个字吗？这就是第 4 节的错误配方。"),
+        Mistake("用 0 代替了 −100", lambda intro, body, cls, sep: (
+            [cls, *intro, sep, *body, sep], [0] * (len(intro) + 2) + [*body, sep]), "提示的标签写成了 0，模型会去学写第 0 号词元。",
+                "0 是不是一个词元的编号？库用哪一个数表示「不算」？"),
+        Mistake("学反了", lambda intro, body, cls, sep: (
+            [cls, *intro, sep, *body, sep], [cls, *intro, sep] + [IGNORE] * (len(body) + 1)), "有标签的是提示，正文反而不算。",
+                "用的时候，哪一半是你给的，哪一半要它写？"),
+        Mistake("少了结尾的 [SEP]", lambda intro, body, cls, sep: (
+            [cls, *intro, sep, *body], [IGNORE] * (len(intro) + 2) + [*body]), "输入的末尾没有 [SEP]，标签里也没有。",
+                "模型怎样告诉你「写完了」？训练里见过这个记号吗？"),
+        Mistake("只给正文排了标签", lambda intro, body, cls, sep: ([cls, *intro, sep, *body, sep], [*body, sep]),
+                "标签比输入短：提示那一段没有占位。",
+                "第 t 个输入配第 t 个标签。不算的位置，该放什么？"),
     ),
 )
 
@@ -70,7 +83,8 @@ make_row = Function(
 def _batch(rng: random.Random) -> list[tuple]:
     cases = []
     for B, T, V in [(1, 4, 5), (2, 6, 7), (3, 9, 12)]:
-        labels = integers(rng, V, B, T, low=1)
+        labels = integers(rng, V, B, T)
+        labels[0, -1] = 0                                 # 编号 0 也是一个词元
         labels[:, :T // 2] = IGNORE
         if B > 1:
             labels[1:, T - 1:] = IGNORE                   # 填充
@@ -96,6 +110,22 @@ body_loss = Function(
                 "提示和填充的位置也算了损失，−100 被当成了第 0 个词元。", "−100 的意思是什么？这些位置该出现在平均里吗？"),
         Mistake("除以了全部位置", lambda logits, labels: _loss(logits, labels, 1, "sum") / labels[:, 1:].numel(),
                 "总和只加了正文，平均时却除以了全部位置：导语越长，损失看着越小。", "分子加了几项？导语长一倍，你的损失会变吗，该变吗？"),
+        Mistake("错位方向反了", lambda logits, labels: F.cross_entropy(logits[:, 1:].flatten(0, 1), labels[:, :-1].flatten()),
+                "它拿位置 t 的 logits 去对第 t−1 个标签。", "从左往右写，位置 t 看过了谁，该猜谁？"),
+        Mistake("没有取对数", lambda logits, labels: -logits[:, :-1][labels[:, 1:] != IGNORE].softmax(-1).gather(
+            -1, labels[:, 1:][labels[:, 1:] != IGNORE][:, None]).mean(), "它平均的是概率，不是对数概率。",
+            "概率从 0.01 降到 0.001，你的损失几乎不变；公式里的呢？"),
+        Mistake("没有取平均", lambda logits, labels: _loss(logits, labels, 1, "sum"), "它把各个目标的损失加了起来。",
+                "正文长一倍，这个数会怎样？"),
+        Mistake("先按篇平均", lambda logits, labels: torch.stack([_loss(x[None], y[None]) for x, y in zip(logits, labels,
+                strict=True)]).mean(),
+                "它先算每一篇的平均，再把各篇平均：短的一篇和长的一篇一样重。",
+                "题目说「每个目标平均」。正文只有一个字的一篇，分量该和别的一样吗？"),
+        Mistake("第 0 号词元也丢了", lambda logits, labels: _loss(logits, labels.masked_fill(labels <= 0, IGNORE)),
+                "它只算编号大于 0 的标签。", "哪一个数表示「不算」？0 是不是一个词元的编号？"),
+        Mistake("−100 当成了倒数第几个", lambda logits, labels: _loss(logits, torch.where(labels == IGNORE, IGNORE % logits.size(-1),
+                labels)),
+                "负的标签被当成「从词表末尾往回数」，提示和填充也算了损失。", "负的下标不会报错。取概率之前，该先把哪些位置拿掉？"),
     ),
 )
 
@@ -103,43 +133,13 @@ body_loss = Function(
 # ---------------------------------------------------------------- 3 偷看
 
 
-def _hashed(ids: torch.Tensor, V: int) -> torch.Tensor:
-    return torch.sin(ids[..., None].float() * torch.arange(1, V + 1) * 0.7)               # (1, T, V)
-
-
-def causal(ids):
-    return _hashed(ids, 50).cumsum(1)
-
-
-def sees_both_sides(ids):
-    x = _hashed(ids, 50)
-    return x + x.sum(1, keepdim=True)
-
-
-def sees_one_ahead(ids):
-    x = _hashed(ids, 50)
-    return x.cumsum(1) + F.pad(x[:, 1:], (0, 0, 0, 1))
-
-
-def sees_two_ahead(ids):
-    x = _hashed(ids, 50)
-    return x.cumsum(1) + F.pad(x[:, 2:], (0, 0, 0, 2))
-
-
-def sees_only_the_first(ids):
-    return _hashed(ids, 50)[:, :1].expand(-1, ids.shape[1], -1)
-
-
-def sees_strictly_before(ids):
-    x = _hashed(ids, 50)
-    return x.cumsum(1) - x
-
-
 def _models(rng: random.Random) -> list[tuple]:
     cases = []
-    for forward in (causal, sees_both_sides, sees_one_ahead, sees_two_ahead, sees_only_the_first, sees_strictly_before):
+    for forward in MODELS:
         T = rng.randint(8, 12)
-        cases.append((forward, integers(rng, 50, 1, T), rng.randint(2, T - 5)))
+        ids = integers(rng, 49, 1, T, low=1)              # 换成 0、换成 50 − x，都是真的换了
+        ids[0, -1] = 49
+        cases.append((forward, ids, rng.randint(2, T - 5)))
     return cases
 
 
@@ -152,6 +152,12 @@ def _peek(changed, compared):
         return not torch.allclose(forward(ids)[:, part], forward(other)[:, part], atol=1e-5)
 
     return sees_future
+
+
+def _no_copy(forward, ids, k):
+    other = ids
+    other[:, k + 1:] = (other[:, k + 1:] + 1) % 50
+    return not torch.allclose(forward(ids)[:, :k + 1], forward(other)[:, :k + 1])
 
 
 sees_future = Function(
@@ -172,6 +178,20 @@ sees_future = Function(
         Mistake("少比了一个", _peek(lambda k: slice(k + 1, None), lambda k: slice(0, k)),
                 "它没有比位置 k：恰好在边界上偷看的模型就漏网了。",
                 "位置 k 猜的正是第一个被改动的词元。最该比的是哪个位置？"),
+        Mistake("只改了下一个", _peek(lambda k: slice(k + 1, k + 2), lambda k: slice(0, k + 1)),
+                "它只改了第 k+1 个词元：偷看得更远的模型就漏网了。", "一个只偷看最后一个字的模型，你的检查抓得到吗？"),
+        Mistake("只比了位置 k", _peek(lambda k: slice(k + 1, None), lambda k: slice(k, k + 1)),
+                "它只比了位置 k：只有开头的几个位置在偷看的模型就漏网了。", "题目说「k 和以前」。以前的那些，你比了吗？"),
+        Mistake("只比了最可能的字", lambda forward, ids, k: bool((forward(torch.cat([ids[:, :k + 1], (ids[:, k + 1:] + 1) % 50], 1))[
+            :, :k + 1].argmax(-1) != forward(ids)[:, :k + 1].argmax(-1)).any()),
+                "它比的是概率最大的字变没变：logits 只动了一点的，就漏网了。", "偷看了一点点，排第一的字也一定会变吗？该比什么？"),
+        Mistake("没有复制", lambda forward, ids, k: _no_copy(forward, ids, k),
+                "改过的和没改过的是同一个张量：两次送进模型的一样，谁都抓不到。", "`other = ids` 以后，改 other，ids 变不变？",
+                sign=lambda trials: all(t.changed == "ids" and t.actual.value is not None and not t.actual.value for t in trials)),
+        Mistake("总说没有偷看", lambda forward, ids, k: bool(k < 0), "不管什么模型，它都说没有偷看。",
+                "双向的模型，每个位置都看得见未来。你的检查改动了什么，又比了什么？"),
+        Mistake("总说偷看了", lambda forward, ids, k: bool(k >= 0), "不管什么模型，它都说偷看了。",
+                "一个根本不看输入的模型，改什么 logits 都不变。你的检查怎么还说它偷看？"),
     ),
 )
 
@@ -194,14 +214,28 @@ def _trainable(function, model, n):
     function(model, n)
     names = {name.split("layer.")[1].split(".")[0] if "layer." in name else "嵌入" if "embeddings" in name else "输出头"
              for name, p in model.named_parameters() if p.requires_grad}
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    return sorted(f"第 {x} 层" if x.isdigit() else x for x in names), f"冻结了 {len(frozen)} 个张量"
+    frozen = sum(not p.requires_grad for p in model.parameters())
+    attributes = "；给模块添了一个叫 requires_grad 的属性" if any("requires_grad" in vars(m) for m in model.modules()) else ""
+    left = "、".join(sorted(f"第 {x} 层" if x.isdigit() else x for x in names)) or "没有"
+    return f"还在训练的：{left}；冻结了 {frozen} 个张量{attributes}"
 
 
-def _freeze(embeddings=True, extra=0, top=False, as_attribute=False, whole=False):
+def _freeze_weights(model, n):
+    for part in [model.bert.embeddings, *model.bert.encoder.layer[:n]]:
+        for name, p in part.named_parameters():
+            p.requires_grad_("weight" not in name)
+
+
+def _freeze_the_rest(model, n):
+    for part in [*model.bert.encoder.layer[n:], model.cls]:
+        part.requires_grad_(False)
+
+
+def _freeze(embeddings=True, extra=0, top=False, as_attribute=False, whole=False, head=False):
     def freeze_bottom(model, n):
         layers = list(model.bert.encoder.layer)
         parts = [*([model.bert.embeddings] if embeddings else []), *(layers[-n:] if top else layers[:n + extra])]
+        parts += [model.cls] if head else []
         for part in [model.bert] if whole else parts:
             if as_attribute:
                 part.requires_grad = False
@@ -223,6 +257,14 @@ freeze_bottom = Function(
         Mistake("多冻了一层", _freeze(extra=1), "它多冻了一层。", "从 0 数起，下面 n 层的编号是几到几？切片的右端算不算在内？"),
         Mistake("冻了上面几层", _freeze(top=True), "它冻住的是靠近输出的几层。", "第 0 层挨着嵌入，还是挨着输出头？"),
         Mistake("整个主体都冻住了", _freeze(whole=True), "主体全冻住了，只剩输出头在训练。", "题目里的 n 起作用了吗？上面几层还要不要学？"),
+        Mistake("什么也没有冻住", lambda model, n: [part.eval() for part in (model.bert.embeddings, *model.bert.encoder.layer[:n])],
+                "参数的 requires_grad 全都还是真，一个也没冻住。",
+                "eval()、no_grad()、复制一份再改，各管的是什么？优化器看的是哪一个模型的 requires_grad？"),
+        Mistake("少冻了一层", _freeze(extra=-1), "它少冻了一层。", "下面 n 层，编号从 0 到几？"),
+        Mistake("输出头也冻住了", _freeze(head=True), "输出头也冻住了。", "题目要冻的是嵌入和下面几层。输出头在上面还是下面？"),
+        Mistake("只冻了 weight", _freeze_weights, "各层的 weight 冻住了，bias 还在训练。", "一层里除了 weight，还有哪些参数？"),
+        Mistake("冻反了", _freeze_the_rest, "该练的冻住了，该冻的还在训练。",
+                "预训练时，最底下的学到了什么？微调时想保住它，还是想改动它？"),
     ),
 )
 

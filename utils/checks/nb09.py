@@ -14,8 +14,10 @@ from utils.decoding import no_repeat_ngram, sample_next, top_p_filter
 
 
 def _distributions(rng: random.Random) -> list[tuple]:
-    """界限总在两个累计值的正中间，不会差之毫厘。头两个是定好的，几种误解在上面各不相同。"""
-    cases = [(torch.tensor([0.04, 0.06, 0.1, 0.15, 0.25, 0.4]), 0.7), (torch.tensor([0.02, 0.9, 0.05, 0.03]), 0.5)]
+    """界限总在两个累计值的正中间，不会差之毫厘。头四个是定好的，几种误解在上面各不相同。"""
+    flat = torch.tensor([0.22, 0.28, 0.2, 0.3])
+    cases = [(torch.tensor([0.04, 0.06, 0.1, 0.15, 0.25, 0.4]), 0.7), (torch.tensor([0.02, 0.9, 0.05, 0.03]), 0.5),
+             (flat, 0.75), (flat, 0.2)]
     for V in (5, 8, 12):
         p = (normal(rng, V, scale=1.5) + 0.1 * torch.arange(V)).softmax(-1)
         sums = [0.0, *p.sort(descending=True).values.cumsum(0).tolist()]
@@ -57,6 +59,15 @@ nucleus = Function(
                 "p 管的是一个词元的概率，还是留下的这些加起来的概率？"),
         Mistake("当成了 min-p", _above(lambda p, limit: limit * float(p.max())), "它留的是不小于「第一名 × p」的，那是 min-p。",
                 "min-p 只和第一名比。top-p 问的是「凑够多少」，二者在很平的分布上一样吗？"),
+        Mistake("用了 1 − p", lambda p, limit: _first()(p, 1 - limit), "它凑够的是 1 − p。", "p = 0.9 时，留下的该占九成还是一成？"),
+        Mistake("只留了第一名", lambda p, limit: [int(p.argmax())], "它只留概率最大的一个，那是贪心。",
+                "第一名自己够 p 吗？不够的时候呢？"),
+        Mistake("返回的是名次", lambda p, limit: list(range(len(_first()(p, limit)))),
+                "个数对，可是它给的是排序以后的名次，不是词元的编号。",
+                "排在第一名的，编号是几？排序的时候，编号跟着走了吗？"),
+        Mistake("从小的加起", lambda p, limit: sorted(
+            p.argsort().tolist()[:int((p.sort().values.cumsum(0) < limit).sum()) + 1]), "它从概率最小的加起。",
+            "要用最少的几个凑够 p，应当先拿谁？大的还是小的？"),
     ),
 )
 
@@ -65,7 +76,7 @@ nucleus = Function(
 
 
 def _histories(rng: random.Random) -> list[tuple]:
-    cases = [([5, 6, 5, 7, 5], 2), ([5, 6, 7, 8, 5, 6, 9, 5, 6], 3), ([4, 4], 3)]
+    cases = [([5, 6, 5, 7, 5], 2), ([5, 6, 7, 8, 5, 6, 9, 5, 6], 3), ([4, 4], 3), ([3, 7, 7], 2), ([9, 3, 9, 4, 9], 2)]
     return cases + [([rng.randint(3, 6) for _ in range(rng.randint(8, 16))], n) for n in (2, 2, 3)]
 
 
@@ -95,6 +106,13 @@ banned_next = Function(
         Mistake("禁错了位置", _ban(place=0), "它禁的是 n 元组的第一个字。", "n 元组的前 n-1 个已经写下了。现在要决定的是第几个？"),
         Mistake("见过就禁", lambda ids, n: sorted(set(ids)), "凡是出现过的词元它都禁了，那是 n = 1。",
                 "n = 2 时，一个字出现过，就一定不许再写吗？"),
+        Mistake("漏了最后一个", lambda ids, n: sorted(
+            {ids[i + n - 1] for i in range(len(ids) - n) if ids[i:i + n - 1] == ids[len(ids) - n + 1:]}),
+                "最末尾的那个 n 元组没有算进去。", "「哈哈」写下以后，n = 2 时还能再写「哈」吗？循环走到最后一个 n 元组了没有？"),
+        Mistake("有重复的编号", lambda ids,
+                n: sorted(ids[i + n - 1] for i in range(len(ids) - n + 1) if ids[i:i + n - 1] == ids[len(ids) - n + 1:]),
+                "同一个编号列了不止一次。", "题目要的列表里，可以有重复的吗？"),
+        Mistake("只管两个字", lambda ids, n: _ban()(ids, 2), "不管 n 是几，它都按 n = 2 禁。", "n = 3 时，要比的是刚写的几个？"),
     ),
 )
 
@@ -132,6 +150,16 @@ best_finished = Function(
                 "公式里的 α 写在什么位置？α = 0 时应当回到「不折算」，你的回得去吗？"),
         Mistake("挑了最小的", _best(lambda s, n, alpha: s / n ** alpha, min), "它挑出了折算后分数最低的一篇。",
                 "−0.5 和 −1.5，哪一个概率大？"),
+        Mistake("分数没有折算", lambda totals, lengths, alpha: (
+            (i := _best(lambda s, n, alpha: s / n ** alpha)(totals, lengths, alpha)[0]), totals[i]), "挑对了，可是返回的是没有折算的总分。",
+                "题目要的第二个数是什么？"),
+        Mistake("减去了罚分", _best(lambda s, n, alpha: s - alpha * n), "它从总分里减去 α × 长度，长的更吃亏。",
+                "惩罚的目的，是让长文章与短文章能公平地比。你的让谁吃亏？"),
+        Mistake("忘了 α", _best(lambda s, n, alpha: s / n), "它除以的总是长度本身，α 没有起作用。",
+                "α = 0 时应当回到「不折算」，你的回得去吗？"),
+        Mistake("挑了最长的", lambda totals, lengths, alpha: (
+            (i := lengths.index(max(lengths))), totals[i] / lengths[i] ** alpha), "它总是挑最长的一篇。",
+            "长度惩罚是让长的不吃亏，还是让长的必胜？"),
     ),
 )
 
@@ -160,6 +188,15 @@ left_positions = Function(
                 "位置嵌入有第 −1 行吗？题目说填充的位置记几？"),
         Mistake("从右往左数", lambda mask: mask.flip(1).cumsum(1).flip(1).sub(1) * mask, "它从右边数起，最后一个词元的编号是 0。",
                 "接着往下写的那个字，编号应当比最后一个词元大还是小？"),
+        Mistake("当成了右填充", lambda mask: torch.arange(mask.size(1)) * mask,
+                "真词元的编号是它在这一行里的第几格，前面的 [PAD] 也数了进去。",
+                "这一行的 [CLS] 前面有几个 [PAD]？它自己该是第几个？"),
+        Mistake("填充记成了 1", lambda mask: (mask.cumsum(1) - 1).masked_fill(mask == 0, 1), "填充的位置记成了 1。",
+                "题目说填充的位置记几？"),
+        Mistake("整批用同一行", lambda mask: (mask.cumsum(1) - 1).clamp(min=0)[:1].expand_as(mask), "每一行都用了第 0 行的编号。",
+                "各行补的 [PAD] 一样多吗？"),
+        Mistake("沿着批数", lambda mask: (mask.cumsum(0) - 1).clamp(min=0), "它是一行一行往下数的。",
+                "位置编号跟着一句话往右走，还是跟着一批往下走？"),
     ),
 )
 
@@ -220,6 +257,11 @@ draw_token = Function(
         Mistake("从右边切起", lambda p, u: len(p) - 1 - _walk(p.flip(0), u),
                 "它从最后一个词元切起。频率也对，可是同一个 u 选出的与题目约定的不同。",
                 "题目说第一段属于几号词元？"),
+        Mistake("先排了序", lambda p, u: int(p.argsort(descending=True)[min(_walk(p.sort(descending=True).values, u), len(p) - 1)]),
+                "它先把概率从大到小排好，再切线段。", "频率一样，可是题目说从几号词元切起？"),
+        Mistake("没有理会 p", lambda p, u: int(u * len(p)), "它把 [0, 1) 平均切成 V 段，没有用上概率。",
+                "概率 0.5 的词元，它那一段该有多长？"),
+        Mistake("返回了概率", lambda p, u: float(p[_walk(p, u)]), "它返回的是选中的那个词元的概率。", "题目要的是编号，还是概率？"),
     ),
 )
 

@@ -50,8 +50,10 @@ def run_answer(code: str, check: str, names: dict[str, Any], key: str) -> Verdic
     返回：
         Verdict；答案本身就运行不了，也是「还不对」。
     """
+    check_module = names.get("check")
     try:
         execute(code, names, f"练习 {key}")
+        names["check"] = check_module                     # 答案若自己定义了一个 check，不算数
         return eval(compile(check, "<检查>", "eval"), names)                   # noqa: S307 同上
     except (KeyboardInterrupt, GeneratorExit):
         raise

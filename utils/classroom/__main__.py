@@ -17,10 +17,13 @@ def release_to(words: list[str]) -> None:
 def grade(words: list[str]) -> None:
     from utils.classroom.child import isolation
     from utils.classroom.grading import grade_folder
+    from utils.classroom.landlock import version
     from utils.classroom.table import write_tables
 
     folder = Path(words[0])
     print("没有网络：" + ("用 unshare 断开" if isolation() else "这台机器上没有可用的 unshare，改为拦住 Python 的套接字"))
+    print("读写文件：" + ("用 Landlock 关在临时文件夹里" if version() else
+                     "这台机器上没有 Landlock，答案能读写你的文件；来历不明的作业，请换一个系统账号批改"))
     rows, broken = grade_folder(folder)
     for student, file, problem in broken:
         print(f"没有批改：{student}　{file}：{problem}")
@@ -28,11 +31,14 @@ def grade(words: list[str]) -> None:
 
 
 def slides(words: list[str]) -> None:
-    from utils.classroom.slides import write_slides
+    from utils.classroom.slides import has_outputs, write_slides
     from utils.notebooks import choose, outputs
 
     for source in choose(words):
         print(f"写好了：{write_slides(source, outputs() / 'slides')}")
+        if not has_outputs(source):
+            print(f"　　里面没有图和输出：notebooks/{source.stem}.ipynb 与源不一致。"
+                  f"先运行 python3 course.py run {source.stem[:2]}，再做一遍。")
 
 
 COMMANDS = {"release": release_to, "grade": grade, "slides": slides}

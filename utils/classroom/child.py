@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import secrets
 import subprocess
 import sys
 import threading
@@ -43,9 +44,10 @@ class Child:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                         env=env, cwd=folder, **own_group)
         self.rows: queue.Queue = queue.Queue()
+        self.token = secrets.token_hex(16)                # 每行结果都要带上它：答案自己往管道里写的不算
         threading.Thread(target=self._read, daemon=True).start()
         try:
-            self.process.stdin.write(json.dumps(task).encode("utf-8"))
+            self.process.stdin.write(json.dumps({**task, "token": self.token}).encode("utf-8"))
             self.process.stdin.close()
         except OSError:                                   # 没起来就退了：读到的是空
             pass
@@ -60,7 +62,7 @@ class Child:
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 continue
-            if isinstance(row, dict):
+            if isinstance(row, dict) and row.pop("token", None) == self.token:
                 self.rows.put(row)
         self.rows.put(None)
 

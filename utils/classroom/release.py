@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from utils import bootstrap
 from utils.checks.cells import Item, find_exercises, read_cells, tag
 from utils.notebook_checks import source_files
 
@@ -86,10 +87,12 @@ def with_answers(nb: NotebookNode, items: list[Item], number: str) -> NotebookNo
 
 
 def notebook(source: Path, *others: Path) -> NotebookNode:
-    """一本 notebook：notebooks/ 里（或 others 里）有与源一致的 .ipynb，带着输出，就用它；否则用源。"""
+    """一本 notebook：notebooks/ 里（或 others 里）有与源一致的 .ipynb，带着输出，就用它；否则用源。不带 Colab 的引导单元。"""
     cells = read_cells(source)
     for built in (source.parent.parent / f"{source.stem}.ipynb", *others):
         nb = nbformat.read(built, 4) if built.exists() else None
+        if nb:
+            nb.cells = bootstrap.without(nb.cells)
         if nb and [(c.cell_type, c.source) for c in cells] == [(c.cell_type, c.source) for c in nb.cells]:
             return nb
     nb = nbformat.v4.new_notebook(cells=cells)
@@ -127,7 +130,7 @@ def release(folder: Path, notebooks: Path = ROOT / "notebooks", whole: bool = Tr
         nb.metadata.pop("jupytext", None)
         student = without_answers(nb, items, number)
         student.metadata["course_release"] = {"notebook": source.stem}
-        _write(student, folder / "student" / "notebooks" / f"{source.stem}.ipynb")
+        _write(bootstrap.insert(student, source.stem), folder / "student" / "notebooks" / f"{source.stem}.ipynb")
         if items:
             teacher = with_answers(nb, items, number)
             teacher.metadata["course_release"] = {"notebook": source.stem}

@@ -46,6 +46,7 @@ white-space:pre-wrap;overflow:hidden;font-family:Consolas,Menlo,"DejaVu Sans Mon
 .reveal pre.out{background:#fff;border:1px solid #d8d2c4}.reveal code{font-size:.9em;background:#f1ecdf;padding:0 .2em;border-radius:3px}
 .reveal pre code{background:none;padding:0;font-size:1em}
 .reveal img{display:block;max-width:100%;max-height:600px;margin:.2em auto;background:#fff}
+.reveal math{font-family:math,"Noto Sans CJK SC","Microsoft YaHei","PingFang SC",CourseSansSC}
 .reveal .ask{border-left:6px solid #d55e00;padding:.1em .8em;background:#fff4ec}.reveal math{font-size:1.05em}
 .reveal section{height:100%;overflow:hidden}
 """
@@ -174,9 +175,11 @@ def _formula(latex: str, block: bool) -> str:
 def _slide(slide: Slide, where: str) -> str:
     text, code = render(gist(slide.text)), ""
     if slide.code.strip():
-        shown = _shorten(slide.code, CODE_LINES)
-        code = highlight(shown, PythonLexer(), HtmlFormatter(nowrap=True, noclasses=True))
-        code = f"<pre><code>{code}</code></pre>"
+        lines = slide.code.rstrip().splitlines()
+        kept = lines if len(lines) <= CODE_LINES else lines[:CODE_LINES - 1]
+        code = highlight("\n".join(kept), PythonLexer(), HtmlFormatter(nowrap=True, noclasses=True))
+        more = "" if len(kept) == len(lines) else f"……（共 {len(lines)} 行）"           # 不交给着色的：它不是 Python
+        code = f"<pre><code>{code}{more}</code></pre>"
     outputs = "".join(slide.outputs)
     if slide.exercise:
         text = f'<div class="ask">{text}</div>'
@@ -213,6 +216,16 @@ def font_face(text: str) -> str:
     return f"@font-face{{font-family:{FAMILY};src:url(data:font/woff;base64,{data}) format('woff')}}"
 
 
+def built(source: Path) -> NotebookNode:
+    """notebooks/ 或 outputs/run/ 里与源一致的一本，连输出；都不一致就是没有输出的源。"""
+    return notebook(source, outputs() / "run" / f"{source.stem}.ipynb")
+
+
+def has_outputs(source: Path) -> bool:
+    """投影片里会不会有输出和图。"""
+    return any(cell.get("outputs") for cell in built(source).cells)
+
+
 def make_slides(source: Path) -> str:
     """一本 notebook 的投影片。
 
@@ -222,7 +235,7 @@ def make_slides(source: Path) -> str:
         一页完整的 HTML，不引用任何外部文件。
     """
     css, js, notes = assets()
-    nb = notebook(source, outputs() / "run" / f"{source.stem}.ipynb")
+    nb = built(source)
     number, columns = source.stem[:2], []
     for title, slides in read_slides(nb):
         title = re.sub(r"^<p>|</p>\s*$", "", render(title).strip())

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from utils.checks.verdict import OPEN, PASS, WRONG
 from utils.classroom.grading import Row
+from utils.classroom.slides import font_face
 
 HEADER = ("学生", "notebook", "练习", "名字", "标题", "满分", "得分", "结果", "原因", "提示")
 MARKS = {PASS: ("✓", "pass"), WRONG: ("✗", "wrong"), OPEN: ("·", "open")}
 STYLE = """
-body{font-family:system-ui,"Noto Sans CJK SC","Microsoft YaHei",sans-serif;margin:24px;color:#1f2328;background:#fff;line-height:1.6}
+body{font-family:system-ui,"Noto Sans CJK SC","Microsoft YaHei","PingFang SC",CourseSansSC,sans-serif}
+body{margin:24px;color:#1f2328;background:#fff;line-height:1.6}
 table{border-collapse:collapse;margin:8px 0 24px}th,td{border:1px solid #d0d7de;padding:4px 8px;text-align:left;vertical-align:top}
 th{background:#f6f8fa;font-weight:600}td.pass{background:#dafbe1}td.wrong{background:#ffebe9}td.open{color:#6e7781}
 td.mark{text-align:center;min-width:2.2em}summary{cursor:pointer}pre{margin:4px 0;white-space:pre-wrap;max-width:60em}
@@ -53,7 +55,8 @@ def to_html(rows: Sequence[Row], broken: Sequence[tuple[str, str, str]]) -> str:
     if broken:
         body = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td><td>{escape(c)}</td></tr>" for a, b, c in broken)
         parts.append(f"<h2>没有批改的文件</h2><table><tr><th>学生</th><th>文件</th><th>原因</th></tr>{body}</table>")
-    return "".join(parts) + "</html>"
+    page = "".join(parts) + "</html>"
+    return page.replace("<style>", f"<style>{font_face(page)}", 1)             # 没有中文字体的电脑上也不会是方框
 
 
 def _matrix(group: Sequence[Row]) -> str:
