@@ -25,9 +25,10 @@ function makeSlider(model, name, text, { min, max, step, say = String }) {
 }
 
 function render({ model, el }) {
-  const root = html("div", { class: "hz hz-studio", role: "group", "aria-label": "写作台" });
+  const root = html("div", { class: "hz hz-studio", role: "group", lang: "zh-CN", "aria-label": "写作台" });
   el.append(root);
   ownKeys(root);
+  const fonts = [];   // 随消息来的一份份字体，各管各的字
   let state = { run: 0, running: false, finished: false, error: "", intro: "", body: [], part: "intro", steps: [], marks: [], verdict: "" };
   let at = -1, asked = 0, waiting = 0, following = true;   // at：正在看哪一步；following：跟着最新的字走
 
@@ -95,6 +96,10 @@ function render({ model, el }) {
   function heard(message) {
     clearTimeout(waiting);
     busy.textContent = "";
+    if (message.font) {
+      fonts.push(addFont(message.font));
+      reshape(root);
+    }
     if (message.kind === "state") {
       state = message;
       if (following || at >= state.steps.length) at = state.steps.length - 1;
@@ -244,7 +249,7 @@ function render({ model, el }) {
     clearTimeout(asked);
     clearTimeout(waiting);
     model.off("msg:custom", heard);
-    unfollow.forEach((off) => off());
+    [...unfollow, ...fonts].forEach((off) => off());
   };
 }
 export default { render };
