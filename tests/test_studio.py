@@ -94,7 +94,7 @@ def test_one_message_writes_one_character(made):
     for at in range(3):
         told(studio, do="next", at=at)
         assert sent[-1]["kind"] == "step" and sent[-1]["at"] == at and len(studio.steps) == at + 1
-        assert sum(p for _, p, _ in sent[-1]["candidates"]) <= 1.001
+        assert sum(p for _, p, _, _ in sent[-1]["candidates"]) <= 1.001
     told(studio, do="next", at=1)                                    # 迟到的：不写
     studio._heard(studio, {"do": "next", "run": -1, "at": 3}, [])    # 别的一次：不写
     assert len(studio.steps) == 3

@@ -30,6 +30,11 @@ def _drawn(char: str) -> str:
     return char if char == " " else visible(char)
 
 
+def _named(token: str) -> str:
+    """一个词元写在网页上的名字。"""
+    return "完" if token == SEP else "".join(map(_drawn, token))
+
+
 class Studio(anywidget.AnyWidget):
     """写作台。在 notebook 里写在一格的最后一行就会显示。
 
@@ -206,9 +211,9 @@ class Studio(anywidget.AnyWidget):
 
     def _step_message(self, at: int) -> dict:
         step = self.steps[at]
-        found = [[c.text, round(c.probability, 4), round(c.chance, 4)] for c in step.candidates]
-        return {"kind": "step", "run": self._run, "at": at, "text": step.text, "part": step.part, "picked": at in self.picked,
-                "candidates": found}
+        found = [[c.text, round(c.probability, 4), round(c.chance, 4), _named(c.text)] for c in step.candidates]
+        return {"kind": "step", "run": self._run, "at": at, "text": step.text, "name": _named(step.text), "part": step.part,
+                "picked": at in self.picked, "candidates": found}
 
     def _state(self) -> dict:
         intro, newline, body = self._begun.partition("\n")
