@@ -252,7 +252,8 @@ def test_a_240_character_article_is_redrawn_within_100_ms(scene, made, written, 
     studio, run, fresh = scene.widget, scene.widget._run, "鑫淼焱磊犇骉羴猋"
     whole = studio._state()
     shorter = whole | {"running": True, "steps": whole["steps"][:231], "marks": [], "font": ""}
-    last = [whole["steps"][231] | {"run": run, "at": 231 + n, "text": char, "name": char, "font": S.font_face(char)} for n, char in enumerate(fresh)]
+    last = [whole["steps"][231] | {"run": run, "at": 231 + n, "text": char, "name": char, "font": S.font_face(char)}
+            for n, char in enumerate(fresh)]
     kinds = {"整篇": [shorter, whole | {"font": ""}, shorter, whole | {"font": ""}, shorter], "新字": last,
              "点一个字": [{"click": n} for n in (3, 50, 120, 200, 231)]}
     for kind, messages in kinds.items():
