@@ -134,7 +134,97 @@ def test_branching_sends_the_step_and_the_token_and_keeps_what_came_before(scene
     assert root.locator(".hz-mine").evaluate_all("all => all.map(x => x.dataset.step)") == ["5"]
 
 
-WRONG = ("9" if KEPT[0][0] != "9" else "8") + KEPT[0][1:] if KEPT[0][0].isdigit() else "鼎" + KEPT[0][1:]
+def begun(scene, root, more: int = 6) -> None:
+    """按「写」，等它写了几个字，还在写。"""
+    root.locator('[data-do="write"]').click()
+    root.locator(".hz-char").nth(more).wait_for()
+    assert root.locator(".hz-article").get_attribute("aria-busy") == "true"
+
+
+def test_stop_and_escape_stop_and_going_on_finishes_the_article(scene, made, written, tmp_path):
+    body = BODY[:60]
+    written(body)
+    root = show(scene, made, tmp_path)
+    for how in ("button", "Escape"):
+        begun(scene, root)
+        if how == "button":
+            root.locator('[data-do="stop"]').click()
+        else:
+            root.locator(".hz-article").press("Escape")
+        done(root)
+        kept = article(root)
+        scene.page.wait_for_timeout(200)
+        assert article(root) == kept and body.startswith(kept) and len(kept) < len(body)
+        assert root.locator(".hz-article").get_attribute("aria-busy") == "false" and "停下了" in root.locator(".hz-live").text_content()
+        assert root.locator('[data-do="stop"]').inner_text() == "接着写"
+        writes = sum(said["do"] == "write" for said in scene.said)
+        root.locator('[data-do="stop"]').click()
+        root.locator(".hz-end").wait_for()
+        done(root)
+        assert article(root) == body and sum(said["do"] == "write" for said in scene.said) == writes   # 接着写，不是重写
+    report = check_facts(INTRO, body)
+    assert root.locator(".hz-verdict").inner_text() == S.verdict(report) and S.verdict(report) in root.locator(".hz-live").text_content()
+    assert root.locator(".hz-live").text_content().startswith(f"写完了，一共 {len(body) + 1} 步")
+    assert root.locator(".hz-article").get_attribute("aria-label") == f"{INTRO}。正文：{body}"
+
+
+def test_what_the_sliders_and_the_opening_say_is_what_is_sent(scene, made, written, tmp_path):
+    written(BODY[:3])
+    root = show(scene, made, tmp_path)
+    wanted = {"temperature": 1.3, "top_k": 7, "top_p": 0.6, "length": 35, "seed": 42}
+    for name, value in wanted.items():
+        bar = root.locator(f'[data-name="{name}"]')
+        bar.evaluate("(bar, value) => { bar.value = value; bar.dispatchEvent(new Event('input')); }", value)
+        assert bar.get_attribute("aria-valuetext") == root.locator(".hz-value").nth([*wanted].index(name)).inner_text() != ""
+    root.locator("textarea").evaluate("(box) => { box.value = '好\\ud83d天\\n'; }")
+    write(root)
+    told = next(said for said in scene.said if said["do"] == "write")
+    assert {name: told[name] for name in wanted} == pytest.approx(wanted) and told["prefix"] == "好\ufffd天\n"     # 半个字符送不到内核
+    bar = root.locator('[data-name="seed"]')
+    bar.focus()
+    bar.press("ArrowRight")
+    scene.page.wait_for_timeout(50)
+    assert scene.widget.seed == 43                                            # 键盘拨过的，Python 也知道
+
+
+def test_every_key_does_what_the_hint_says(scene, made, written, tmp_path):
+    written(BODY[:12])
+    root = show(scene, made, tmp_path)
+    write(root)
+    page, focused = scene.page, "document.activeElement.dataset.token ?? document.activeElement.className"
+    root.locator(".hz-article").focus()
+    for key, step in [("Home", 0), ("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", 12), ("ArrowRight", 12),
+                      ("Home", 0), ("ArrowLeft", 0), ("ArrowRight", 1)]:
+        page.keyboard.press(key)
+        assert root.locator(".hz-now").get_attribute("data-step") == str(step), key
+        assert root.locator(".hz-live").text_content().startswith(f"第 {step + 1} 步")
+    for key, expected in [("ArrowDown", BODY[1]), ("ArrowDown", "甲"), ("ArrowDown", "乙"), ("ArrowUp", "甲"), ("End", "丙"),
+                          ("ArrowDown", "丙"), ("Home", BODY[1]), ("ArrowUp", "hz-article"), ("Enter", BODY[1]), ("Escape", "hz-article"),
+                          ("ArrowDown", BODY[1]), ("ArrowDown", "甲")]:
+        page.keyboard.press(key)
+        assert page.evaluate(focused) == expected, key
+    page.keyboard.press("Enter")
+    done(root)
+    assert article(root) == BODY[0] + "甲" + BODY[2:12] and page.evaluate(focused) == "hz-article"
+
+
+def test_looking_back_while_it_writes_is_not_disturbed_and_late_words_are_ignored(scene, made, written, tmp_path):
+    body = BODY[:60]
+    written(body)
+    root = show(scene, made, tmp_path)
+    begun(scene, root)
+    root.locator('.hz-char[data-step="2"]').click()
+    count = root.locator(".hz-char").count()
+    root.locator(".hz-char").nth(count + 4).wait_for()
+    assert root.locator(".hz-title").inner_text() == "第 3 步的候选"            # 还在写，看的仍是第 3 步
+    done(root)
+    for change in ({"run": 0}, {"at": 3}, {"at": 999}):
+        late = scene.widget._step_message(5) | {"at": len(scene.widget.steps)} | change
+        scene.page.evaluate("message => stageHear([{}, [message]])", late)
+    assert article(root) == body
+    root.locator("textarea").fill("  ")
+    root.locator('[data-do="write"]').click()
+    root.locator(".hz-error").filter(has_text="提示是空的").wait_for()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
