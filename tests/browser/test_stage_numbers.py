@@ -255,6 +255,19 @@ def test_a_live_sentence_waits_for_the_input_method_and_tells_what_is_wrong(scen
     assert root.locator(".hz-error").text_content() == ""
 
 
+def test_two_sentences_are_edited_apart(scene, tmp_path):
+    widget = AttentionWidget(tiny_bert(), build_tokenizer("char", [SENTENCE]), SENTENCE, compare="今天")
+    root = scene.show(widget, tmp_path)
+    assert root.locator(".hz-sentence").all_text_contents() == ["第一句", "第二句"] and root.locator(".hz-panel").count() == 2
+    first, second = ["[CLS]", *SENTENCE, "[SEP]"], ["[CLS]", *SENTENCE[:3], "[SEP]"]
+    box = root.locator("input").nth(1)
+    box.fill(SENTENCE[:3])
+    box.press("Enter")
+    root.locator(".hz-panel").nth(1).locator(".hz-query").nth(4).wait_for()
+    assert [panel.locator(".hz-query").all_text_contents() for panel in root.locator(".hz-panel").all()] == [first, second]
+    assert (widget.text, widget.other_text) == (SENTENCE, SENTENCE[:3])
+
+
 @pytest.mark.parametrize("view", ["lines", "matrix"])
 def test_hostile_tokens_in_both_views_the_table_and_the_svg_are_text(scene, tmp_path, view):
     nasty = [*HOSTILE, "</style><img src=x onerror=alert(1)>", "</svg><script>", "\"'`{{}}${1}", "好"]
