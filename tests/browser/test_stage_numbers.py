@@ -133,6 +133,7 @@ def test_each_thumbnail_is_its_own_head_and_a_click_opens_it(scene, tmp_path):
 def test_every_key_does_what_the_hint_says(scene, tmp_path):
     widget = AttentionWidget(attentions=attentions(0), layer=1, head=1)
     root = scene.show(widget, tmp_path)
+    scene.page.evaluate("() => { window.leaked = 0; document.addEventListener('keydown', () => { window.leaked += 1; }); }")
     root.locator(".hz-picture").focus()
     now = lambda: (widget.layer, widget.head, widget.token, widget.view)  # noqa: E731
     for key, expected in [("Home", (1, 1, 0, "lines")), ("ArrowDown", (1, 1, 1, "lines")), ("ArrowUp", (1, 1, 0, "lines")),
@@ -145,6 +146,8 @@ def test_every_key_does_what_the_hint_says(scene, tmp_path):
         scene.page.wait_for_timeout(30)
         assert now() == expected, key
     assert root.locator(".hz-status").inner_text().endswith("点选它。")
+    assert root.locator(".hz-picture").get_attribute("data-lm-suppress-shortcuts") == "true"     # Notebook 7 看这个记号
+    assert scene.page.evaluate("window.leaked") == 0                         # 按键不漏给 JupyterLab 的快捷键
 
 
 def test_hover_tells_one_weight_and_a_click_keeps_and_drops_a_token(scene, tmp_path):
@@ -197,8 +200,9 @@ def test_what_is_saved_holds_every_weight(scene, tmp_path):
     colors = [re.findall(r"\d+", node.get("fill")) for node in inner[0] if node.tag.endswith("}rect")][:T * T]
     light = np.array(colors, float) @ [0.2126, 0.7152, 0.0722]
     darker_is_larger(light.reshape(T, T), weights)
-    image = matplotlib.image.imread(io.BytesIO(saved("PNG")), format="png")[..., :3].mean(-1)
-    assert image.min() < 0.4 and (image < 0.9).mean() > 0.02
+    image = matplotlib.image.imread(io.BytesIO(saved("PNG")), format="png")
+    opaque, gray = image[..., 3:].min(initial=1), image[..., :3].mean(-1)
+    assert opaque == 1 and gray[0, 0] == 1 and gray.min() < 0.4 and 0.02 < (gray < 0.9).mean() < 0.9      # 白底，有墨
     assert root.locator(".hz-print").count() == 0 and "hz-print" not in root.get_attribute("class")
 
 
