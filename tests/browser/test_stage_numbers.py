@@ -169,13 +169,21 @@ def test_hover_tells_one_weight_and_a_click_keeps_and_drops_a_token(scene, tmp_p
         assert scene.widget.token == token
 
 
+ENDS = """c => { const copy = Object.assign(document.createElement('canvas'), { width: c.width, height: 1 });
+  copy.getContext('2d').drawImage(c, 0, 0); return Array.from(copy.getContext('2d').getImageData(0, 0, c.width, 1).data); }"""
+
+
 def test_the_scale_and_its_ticks_agree(scene, tmp_path):
     root = scene.show(AttentionWidget(attentions=attentions(0)), tmp_path)
     lefts = root.locator(".hz-ticks span").evaluate_all("all => all.map(x => [Number(x.textContent), parseFloat(x.style.left)])")
     for value, left in lefts:
         assert left == pytest.approx(100 * value ** 0.5, abs=0.01)
-    ends = root.locator(".hz-strip").evaluate("c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, 1).data)")
+    ends = root.locator(".hz-strip").evaluate(ENDS)
     assert ends[:3] == [255, 255, 255] and ends[-4:-1] == [0, 58, 107]       # 0 是底色，1 是最深的蓝
+    scene.page.evaluate("() => document.body.setAttribute('data-jp-theme-light', 'false')")       # 换了主题，马上跟着换
+    scene.page.wait_for_timeout(100)
+    ends = root.locator(".hz-strip").evaluate(ENDS)
+    assert ends[-4:-1] == [232, 246, 255]
 
 
 def test_what_is_saved_holds_every_weight(scene, tmp_path):
@@ -196,6 +204,7 @@ def test_what_is_saved_holds_every_weight(scene, tmp_path):
         assert [row["查询词元"], row["键词元"]] == [NAMES[n].replace("=", "'=") for n in (i, j)]  # 电子表格不会当成公式
     assert len(rows) == T * T
     drawn = ElementTree.fromstring(saved("SVG"))
+    assert any(node.tag.endswith("}style") and "base64," in node.text for node in drawn)            # 带着字体
     inner = [node for node in drawn if node.tag.endswith("}svg")]
     colors = [re.findall(r"\d+", node.get("fill")) for node in inner[0] if node.tag.endswith("}rect")][:T * T]
     light = np.array(colors, float) @ [0.2126, 0.7152, 0.0722]
@@ -373,7 +382,8 @@ def test_every_control_of_the_stepper_moves_it(scene, tmp_path):
         scene.page.wait_for_timeout(30)
         assert now() == expected
     root.locator(".hz-picture").focus()
-    for key, expected in [("ArrowRight", (4, 4)), ("ArrowRight", (4, 4)), ("ArrowLeft", (4, 3)), ("ArrowDown", (5, 3)),
+    for key, expected in [("Home", (4, 0)), ("ArrowRight", (4, 1)), ("End", (4, 4)), ("ArrowRight", (4, 4)),
+                          ("ArrowLeft", (4, 3)), ("ArrowDown", (5, 3)),
                           ("ArrowDown", (0, 3)), ("ArrowUp", (5, 3)), ("ArrowUp", (4, 3)), ("Home", (4, 0)), ("End", (4, 4))]:
         scene.page.keyboard.press(key)
         scene.page.wait_for_timeout(30)

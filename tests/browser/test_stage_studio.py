@@ -132,6 +132,8 @@ def test_branching_sends_the_step_and_the_token_and_keeps_what_came_before(scene
     assert [(said["at"], said["token"]) for said in scene.said if said["do"] == "branch"] == [(5, "乙")]
     assert article(root) == BODY[:5] + "乙" + BODY[6:20] == scene.widget.text.partition("\n")[2]
     assert root.locator(".hz-mine").evaluate_all("all => all.map(x => x.dataset.step)") == ["5"]
+    root.locator('.hz-char[data-step="5"]').click()
+    assert root.locator(".hz-written").get_attribute("data-token") == "乙"     # 写下的不是第一名
 
 
 def begun(scene, root, more: int = 6) -> None:
