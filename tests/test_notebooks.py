@@ -45,6 +45,31 @@ def test_notebook_runs(source):
     assert result.ok, f"{result.failure}\n{traceback_of(result.notebook)}"
 
 
+INTERACTIVE = re.compile(r"\b(show_attention|show_stepper|AttentionWidget|AttentionStepper|token_playground|figure_playground|Studio)\(")
+
+
+def pictures(one) -> int:
+    """一格的输出里有几张真的画了东西的 PNG。"""
+    found = [output.data["image/png"] for output in one.outputs if "image/png" in output.get("data", {})]
+    images = [Image.open(io.BytesIO(base64.b64decode(data))).convert("L") for data in found]
+    return sum(image.width > 200 and image.height > 80 and len(image.getcolors()) > 10 for image in images)
+
+
+def test_every_interactive_picture_has_a_static_one_beside_it():
+    """没有内核、没有信任的页面上也有图：每个能动的小部件，同一格或紧挨着的一格代码里有静态图；小部件自己不写进成品。"""
+    bare, seen = [], {}
+    for source in SOURCES:
+        codes = [c for c in nbformat.read(ROOT / "notebooks" / f"{source.stem}.ipynb", 4).cells if c.cell_type == "code"]
+        for n, one in enumerate(codes):
+            if not INTERACTIVE.search(one.source):
+                continue
+            seen[source.stem[:2]] = seen.get(source.stem[:2], 0) + 1
+            if not sum(map(pictures, codes[max(n - 1, 0):n + 2])):
+                bare.append(f"{source.stem} 第 {n} 格代码")
+    assert bare == []
+    assert {"00": 1, "02": 1, "03": 2, "06": 1, "07": 7, "09": 1}.items() <= seen.items()
+
+
 def traceback_of(nb) -> str:
     """出错的那一格的报错全文，去掉颜色。"""
     for cell in nb.cells:

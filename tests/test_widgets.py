@@ -12,6 +12,7 @@ import pytest
 import torch
 from test_attention import SENTENCE, char_tokenizer, tiny_bert
 from test_web_fonts import carried
+from transformers import BertConfig, BertForMaskedLM
 
 from utils import attention_sides as sides
 from utils import bertviz_views
@@ -234,6 +235,32 @@ def test_a_hostile_live_sentence_is_drawn_or_refused_in_chinese(tokenizer, text)
         assert len(widget.tokens) > 2 and len(widget.weights) == 2 * 4 * len(widget.tokens) ** 2
     assert not re.search("[\x00-\x1f\u202a-\u202e\ud800-\udfff]", "".join(widget.tokens))
     assert bool(widget.error) == (text in LIVE_TEXTS[-2:] or len(text) > 22)
+
+
+@pytest.mark.parametrize("text", LIVE_TEXTS, ids=["script", "end", "quotes", "rtl", "emoji", "nul", "half", "long"])
+@pytest.mark.parametrize("view", [*W.VIEWS, "stepper"])
+def test_a_hostile_sentence_is_drawn_as_text_or_refused_in_every_view(shown, view, text):
+    """从唯一的入口进去：每个视图要么把它画成文字（静态图不缺字形，网页里没有它的标签），要么用中文说清楚为什么不行。"""
+    tokenizer = build_tokenizer("char", [SENTENCE + "".join(LIVE_TEXTS[:6])])    # 认得这些字，画的就不是 [UNK]
+    model = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+                                       intermediate_size=16, max_position_embeddings=80))
+    show = W.show_stepper if view == "stepper" else lambda *about: W.show_attention(*about, view=view)
+    try:
+        show(model, tokenizer, text)
+    except ValueError as problem:
+        assert text in LIVE_TEXTS[-2:] and re.search("[一-龥]{4}", str(problem)) and not shown
+        return
+    assert text in LIVE_TEXTS[:6]
+    for thing in shown:
+        if isinstance(thing, plt.Figure):
+            thing.canvas.draw()
+            drawn = "".join(label.get_text() for ax in thing.axes for label in (*ax.texts, *ax.get_xticklabels(), *ax.get_yticklabels()))
+            assert not {"\u202e", "\0", "\u200d"} & set(drawn)
+        elif view in W.BERTVIZ:
+            assert thing.data.count("<iframe") == 1 and "<script" not in thing.data and text not in thing.data
+        else:
+            assert not {"\u202e", "\0", "\u200d"} & set("".join(thing.tokens)) and len(thing.tokens) > 2
+    assert shown
 
 
 def test_the_first_tokens_are_made_visible_too():

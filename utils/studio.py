@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import json
+
 import anywidget
 import traitlets as t
 
@@ -15,7 +17,8 @@ from utils.attention_figures import visible
 from utils.fact_marks import fact_marks, verdict
 from utils.facts import check_facts
 from utils.generation import Step, encode_prompt, stream
-from utils.widgets import _static
+from utils.web_fonts import font_face
+from utils.widget_parts import static
 
 SEP = "[SEP]"
 CANDIDATES = 8                                    # 每一步列出几个候选
@@ -25,6 +28,11 @@ SHOWN = 2000                                      # 开头太长时，网页上�
 def _drawn(char: str) -> str:
     """画在文章里的样子：空格照旧，看不见的字符写成 U+XXXX。"""
     return char if char == " " else visible(char)
+
+
+def _named(token: str) -> str:
+    """一个词元写在网页上的名字。"""
+    return "完" if token == SEP else "".join(map(_drawn, token))
 
 
 class Studio(anywidget.AnyWidget):
@@ -39,8 +47,8 @@ class Studio(anywidget.AnyWidget):
     首次使用：09_generation。
     """
 
-    _esm = _static("common.js", "studio.js")
-    _css = _static("widgets.css", "studio.css")
+    _esm = static("common.js", "studio.js")
+    _css = static("widgets.css", "studio.css")
     prefix = t.Unicode("").tag(sync=True)
     temperature = t.Float(0.8).tag(sync=True)
     top_k = t.Int(0).tag(sync=True)
@@ -54,6 +62,7 @@ class Studio(anywidget.AnyWidget):
         self.picked: set[int] = set()                                     # 哪几步是人选的
         self.error, self.running, self.finished = "", False, False
         self._begun, self._run, self._source = prefix, 0, None
+        self._lettered: set[str] = set()                                  # 网页已经有了哪些字的字体
         super().__init__(prefix=prefix, **settings)
         self.on_msg(self._heard)
 
@@ -81,7 +90,7 @@ class Studio(anywidget.AnyWidget):
             self._fail(problem)
             return False
         self.steps.append(step)
-        self.send(self._step_message(len(self.steps) - 1))
+        self._tell(self._step_message(len(self.steps) - 1))
         if self._ended() or len(self.steps) >= self.length:
             self.stop()
         return True
@@ -96,7 +105,7 @@ class Studio(anywidget.AnyWidget):
     def stop(self) -> None:
         """停下来，核对已经写下的事实。"""
         self.running, self.finished = False, self._ended()
-        self.send(self._state())
+        self._tell(self._state())
 
     def resume(self) -> None:
         """停下之后接着写。"""
@@ -142,7 +151,7 @@ class Studio(anywidget.AnyWidget):
         except Exception as problem:
             return self._fail(problem)
         self.running = True
-        self.send(self._state())
+        self._tell(self._state())
 
     def _fail(self, problem: Exception) -> None:
         self.running = False
@@ -152,7 +161,7 @@ class Studio(anywidget.AnyWidget):
             self.error = str(problem)
         else:
             self.error = f"写不下去（{type(problem).__name__}）：{problem}"
-        self.send(self._state())
+        self._tell(self._state())
 
     def _settings(self) -> dict:
         if self.temperature == 0:
@@ -169,11 +178,18 @@ class Studio(anywidget.AnyWidget):
         return text
 
     # ---- 与网页说话
+    def _tell(self, message: dict) -> None:
+        """把消息送给网页；里面有第一次出现的字，就附上这些字的字体：没有中文字体的机器上也不出方框。"""
+        fresh = (set(json.dumps(message, ensure_ascii=False)) | set(str(self._esm))) - self._lettered
+        self._lettered |= fresh
+        self.send(message | {"font": font_face("".join(fresh))})
+
     def _heard(self, _, content: dict, __) -> None:
         """网页来的消息：do 是要做的事。run 与 at 对不上的是迟到的，不理。"""
         what = content.get("do")
-        if what == "hello":
-            return self.send(self._state())
+        if what == "hello":                                               # 新开的一页什么字体也没有
+            self._lettered = set()
+            return self._tell(self._state())
         if what == "write":
             for name in ("prefix", "temperature", "top_k", "top_p", "length", "seed"):
                 setattr(self, name, content[name])
@@ -195,9 +211,9 @@ class Studio(anywidget.AnyWidget):
 
     def _step_message(self, at: int) -> dict:
         step = self.steps[at]
-        found = [[c.text, round(c.probability, 4), round(c.chance, 4)] for c in step.candidates]
-        return {"kind": "step", "run": self._run, "at": at, "text": step.text, "part": step.part, "picked": at in self.picked,
-                "candidates": found}
+        found = [[c.text, round(c.probability, 4), round(c.chance, 4), _named(c.text)] for c in step.candidates]
+        return {"kind": "step", "run": self._run, "at": at, "text": step.text, "name": _named(step.text), "part": step.part,
+                "picked": at in self.picked, "candidates": found}
 
     def _state(self) -> dict:
         intro, newline, body = self._begun.partition("\n")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,9 +43,15 @@ PERFORM = """async ([script, sent]) => {
     },
     on: (event, callback) => (listeners[event] ??= new Set()).add(callback),
     off: (event, callback) => listeners[event]?.delete(callback),
+    send: async (content) => hear(await window.tellPython(content)),
+  };
+  const hear = ([state, messages]) => {   // Python 那边变了的属性，和它说的话
+    receive(state);
+    for (const message of messages) for (const callback of [...(listeners["msg:custom"] ?? [])]) callback(message);
   };
   receive(sent);
   window.stageModel = model;
+  window.stageHear = hear;
   const module = await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
   await module.default.render({ model, el: document.getElementById("stage") });
 }"""
@@ -73,12 +80,13 @@ class Stage:
     """一个页面。属性：page；problems：控制台的报错、警告和一切网络请求。"""
 
     def __init__(self, page):
-        self.page, self.problems, self.widget = page, [], None
+        self.page, self.problems, self.widget, self.said = page, [], None, []
         page.on("console", lambda line: self.problems.append(line.text) if line.type in ("error", "warning") else None)
         page.on("pageerror", lambda problem: self.problems.append(str(problem)))
         page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:", "about:"))
                 else self.problems.append(request.url))
         page.expose_function("toPython", self._changed)
+        page.expose_function("tellPython", self._told)
         page.set_default_timeout(60_000)
 
     def _changed(self, changes: dict) -> dict:
@@ -87,6 +95,15 @@ class Stage:
             setattr(self.widget, name, value)
         after = packed(self.widget.get_state())
         return {name: value for name, value in after.items() if value != before[name]}
+
+    def _told(self, content: dict) -> list:
+        """网页说的一句话（model.send）：交给小部件，返回它变了的属性和回的话。said 里记着网页说过的每一句。"""
+        self.said.append(content)
+        before, answers = packed(self.widget.get_state()), []
+        self.widget.send = lambda message, buffers=None: answers.append(json.loads(json.dumps(message)))
+        self.widget._handle_custom_msg(content, [])
+        after = packed(self.widget.get_state())
+        return [{name: value for name, value in after.items() if value != before[name]}, answers]
 
     def show(self, widget, folder: Path, dark: bool = False):
         """演这个小部件，返回它的根元素。"""

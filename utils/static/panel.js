@@ -39,7 +39,7 @@ function makePanel(source, narrow) {
 
   function draw(kind, scale) {
     head = source.current();
-    view = (kind === "matrix" ? matrixView : linesView)(head, scale, narrow);
+    view = (kind === "matrix" ? matrixView : linesView)(head, scale, narrow ? node.clientWidth || 400 : 0);   // 两栏挤在一屏里：画成一栏那么宽
     picture.replaceChildren(view.node);
     title.textContent = source.full();
     title.hidden = !narrow;

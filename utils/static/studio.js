@@ -1,7 +1,6 @@
 // 写作台：问一个字、画一个字。字和候选都由 Python 送来；这里只画，从不拼接 HTML。
 const PACE = 15;          // 两个字之间至少隔几毫秒：太快看不清
 const END = "[SEP]";
-const nameOf = (token) => (token === END ? "完" : token);
 const percent = (x) => (x >= 0.9995 ? "100%" : `${(100 * x).toFixed(x < 0.0995 ? 1 : 0)}%`);
 
 // 一个滑块：名字、当前的值、读给读屏软件的说法
@@ -25,9 +24,10 @@ function makeSlider(model, name, text, { min, max, step, say = String }) {
 }
 
 function render({ model, el }) {
-  const root = html("div", { class: "hz hz-studio", role: "group", "aria-label": "写作台" });
+  const root = html("div", { class: "hz hz-studio", role: "group", lang: "zh-CN", "aria-label": "写作台" });
   el.append(root);
   ownKeys(root);
+  const fonts = [];   // 随消息来的一份份字体，各管各的字
   let state = { run: 0, running: false, finished: false, error: "", intro: "", body: [], part: "intro", steps: [], marks: [], verdict: "" };
   let at = -1, asked = 0, waiting = 0, following = true;   // at：正在看哪一步；following：跟着最新的字走
 
@@ -59,8 +59,7 @@ function render({ model, el }) {
   const spoken = html("div", { class: "hz-sr hz-live", role: "status", "aria-live": "polite" });   // 逐字写的时候不念，写完、选字时才念
   const hint = html("div", { class: "hz-hint" });
   for (const [key, text] of [["← →", "在文章上选一个字"], ["↓", "进入它的候选"], ["↑ ↓", "换候选"], ["回车", "从这里改写"], ["Esc", "停"]]) hint.append(html("kbd", {}, key), ` ${text}  `);
-  root.append(html("label", { class: "hz-opening" }, html("span", {}, "开头"), prompt), html("div", { class: "hz-row" }, ...sliders.map((s) => s.node)),
-    html("div", { class: "hz-row" }, write, stop, busy), error,
+  root.append(html("label", { class: "hz-opening" }, html("span", {}, "开头"), prompt), html("div", { class: "hz-row" }, ...sliders.map((s) => s.node), write, stop, busy), error,
     html("div", { class: "hz-desk" }, html("div", { class: "hz-left" }, article, verdict, legend), html("div", { class: "hz-right" }, heading, list)), hint, spoken);
   prompt.value = model.get("prefix");
 
@@ -82,9 +81,9 @@ function render({ model, el }) {
     if (state.running) send({ do: "stop" });
     else { following = true; send({ do: "resume" }); }
   }
-  function branch(token) {
+  function branch(token, name) {
     following = true;
-    spoken.textContent = `第 ${at + 1} 个字改成「${nameOf(token)}」，从这里往下写`;
+    spoken.textContent = `第 ${at + 1} 个字改成「${name}」，从这里往下写`;
     article.focus({ preventScroll: true });
     send({ do: "branch", at, token });
   }
@@ -95,6 +94,10 @@ function render({ model, el }) {
   function heard(message) {
     clearTimeout(waiting);
     busy.textContent = "";
+    if (message.font) {
+      fonts.push(addFont(message.font));
+      reshape(root);
+    }
     if (message.kind === "state") {
       state = message;
       if (following || at >= state.steps.length) at = state.steps.length - 1;
@@ -118,7 +121,7 @@ function render({ model, el }) {
     return text;
   }
   function charNode(step, n) {
-    const node = html("span", { class: "hz-char" + (step.text === END ? " hz-end" : "") + (step.picked ? " hz-mine" : ""), "data-step": n }, nameOf(step.text));
+    const node = html("span", { class: "hz-char" + (step.text === END ? " hz-end" : "") + (step.picked ? " hz-mine" : ""), "data-step": n }, step.name);
     const best = step.candidates[0] ? step.candidates[0][1] : 1;
     node.style.setProperty("--hz-doubt", (0.4 * (1 - best)).toFixed(3));
     return node;
@@ -169,8 +172,8 @@ function render({ model, el }) {
     article.setAttribute("aria-label", plain() || "还没有写");
     look(at);
   }
-  const plain = () => state.intro + state.steps.filter((s) => s.part === "intro").map((s) => (s.text === END ? "。正文：" : s.text)).join("")
-    + (state.part === "body" ? "。正文：" + state.body.join("") : "") + state.steps.filter((s) => s.part === "body").map((s) => (s.text === END ? "" : s.text)).join("");
+  const plain = () => state.intro + state.steps.filter((s) => s.part === "intro").map((s) => (s.text === END ? "。正文：" : s.name)).join("")
+    + (state.part === "body" ? "。正文：" + state.body.join("") : "") + state.steps.filter((s) => s.part === "body").map((s) => (s.text === END ? "" : s.name)).join("");
   function tellEnd() {
     const wrong = state.marks.filter(([, , expected]) => expected !== null).map(([, , expected]) => `应为 ${expected}`);
     spoken.textContent = `${state.finished ? "写完了" : "停下了"}，一共 ${state.steps.length} 步。${state.verdict}${wrong.join("，")}`;
@@ -189,15 +192,15 @@ function render({ model, el }) {
     article.querySelector(`[data-step="${n}"]`)?.classList.add("hz-now");
     heading.textContent = `第 ${n + 1} 步的候选`;
     list.setAttribute("aria-label", heading.textContent);
-    list.replaceChildren(...step.candidates.map(([token, p, chance]) => {
-      const name = nameOf(token), mine = token === step.text;
+    list.replaceChildren(...step.candidates.map(([token, p, chance, name]) => {
+      const mine = token === step.text;
       const row = html("button", { type: "button", class: "hz-candidate" + (mine ? " hz-written" : ""), "data-token": token,
         "aria-label": `「${name}」：模型的概率 ${percent(p)}，抽中的机会 ${percent(chance)}${mine ? "，写下的字" : ""}。按回车从这里改写` },
       html("span", { class: "hz-name" }, name), html("span", { class: "hz-track" }, html("span", { class: "hz-fill" }), html("span", { class: "hz-chance" })),
       html("span", { class: "hz-numbers" }, percent(p), html("small", {}, ` 抽中 ${percent(chance)}`)), html("span", { class: "hz-tick" }, mine ? "◀ 写下" : ""));
       row.querySelector(".hz-fill").style.width = `${100 * p}%`;
       row.querySelector(".hz-chance").style.left = `${100 * chance}%`;
-      row.addEventListener("click", () => branch(token));
+      row.addEventListener("click", () => branch(token, name));
       return row;
     }));
   }
@@ -206,7 +209,7 @@ function render({ model, el }) {
     following = false;
     look(clamp(n, 0, state.steps.length - 1));
     const step = state.steps[at];
-    spoken.textContent = `第 ${at + 1} 步「${nameOf(step.text)}」。候选：` + step.candidates.slice(0, 5).map(([token, p]) => `${nameOf(token)} ${percent(p)}`).join("，");
+    spoken.textContent = `第 ${at + 1} 步「${step.name}」。候选：` + step.candidates.slice(0, 5).map(([, p, , name]) => `${name} ${percent(p)}`).join("，");
   }
 
   // ---------- 鼠标与键盘 ----------
@@ -244,7 +247,7 @@ function render({ model, el }) {
     clearTimeout(asked);
     clearTimeout(waiting);
     model.off("msg:custom", heard);
-    unfollow.forEach((off) => off());
+    [...unfollow, ...fonts].forEach((off) => off());
   };
 }
 export default { render };

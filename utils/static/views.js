@@ -1,6 +1,6 @@
 // 一个头的两种画法：连线与矩阵。各自返回 { node, svg, place, mark }：
 // place(x, y) 由鼠标位置求 [行, 列]，mark(行, 列, 最大值) 只重画随选择而变的部分。
-// 参数 head = { names, T, weights }，weights 是 T × T 个 0 到 255 的整数。
+// 参数 head = { names, T, weights }，weights 是 T × T 个 0 到 255 的整数；narrow：并排比较时一栏有多宽（像素），只有一栏时是 0。
 const rowOf = ({ weights, T }, i) => Array.from(weights.subarray(i * T, (i + 1) * T), (level) => level / 255);
 function meanReceived({ weights, T }) {
   const sums = new Array(T).fill(0);
@@ -14,8 +14,9 @@ const heading = (attributes, text) => svg("text", { class: "hz-heading", ...attr
 function lineSizes(names, T, narrow) {
   const size = T <= 26 ? 16 : T <= 42 ? 14 : 12, step = size + (T <= 26 ? 11 : T <= 42 ? 7 : 5), top = 34;
   const label = Math.max(56, ...names.map((name) => textWidth(name, size))) + 14;
-  const left = label, right = left + (narrow ? 180 : 290), bars = right + label, bar = narrow ? 70 : 170;
-  return { size, step, top, left, right, bars, bar, width: bars + bar + 60, height: top + T * step + 6 };
+  const bar = narrow ? 60 : 170, tail = narrow ? 46 : 60, middle = narrow ? clamp(narrow - 2 * label - bar - tail - 8, 90, 180) : 290;
+  const left = label, right = left + middle, bars = right + label;
+  return { size, step, top, left, right, bars, bar, width: bars + bar + tail, height: top + T * step + 6 };
 }
 
 // 要画的连线，弱的在前、强的在后：强的不会被盖住。权重（255 级）相同的并成一组，一组只用一个 SVG 元素，重画才快
@@ -61,8 +62,10 @@ function linesView(head, scale, narrow) {
 
 // ---------- 矩阵 ----------
 function matrixSizes(names, T, narrow) {
-  const cell = clamp(Math.floor((narrow ? 360 : 570) / T), narrow ? 7 : 11, narrow ? 30 : 40), size = clamp(cell - 4, narrow ? 7 : 9, 16);
-  const label = Math.max(...names.map((name) => textWidth(name, size))) + 12, x0 = label + 24, y0 = label + 26;
+  const longest = (size) => Math.max(...names.map((name) => textWidth(name, size))) + 12;
+  const side = narrow ? clamp(narrow - longest(16) - 40, 180, 360) : 570;
+  const cell = clamp(Math.floor(side / T), narrow ? 7 : 11, narrow ? 30 : 40), size = clamp(cell - 4, narrow ? 7 : 9, 16);
+  const label = longest(size), x0 = label + 24, y0 = label + 26;
   return { cell, size, x0, y0, width: x0 + T * cell + 8, height: y0 + T * cell + 8 };
 }
 
