@@ -211,6 +211,11 @@ def test_refresh_updates_the_prose_without_running(built, capsys):
     nb = nbformat.read(built / "02_demo.ipynb", 4)
     assert nb.cells[0].source == "# 新的标题" and nb.cells[2].outputs[0].text == "留着" and checks.check(built) == []
     assert notebooks.refresh([], built) == 0 and "没有变" in capsys.readouterr().out
+    source.write_text(source.read_text(encoding="utf-8").replace("from utils.environment", "# 只添一句注释\nfrom utils.environment"),
+                      encoding="utf-8")
+    assert notebooks.refresh([], built) == 0 and "已更新" in capsys.readouterr().out
+    nb = nbformat.read(built / "02_demo.ipynb", 4)
+    assert any("# 只添一句注释" in c.source for c in nb.cells) and nb.cells[2].outputs[0].text == "留着"
     source.write_text(source.read_text(encoding="utf-8").replace("from utils.environment", "import os\nfrom utils.environment"),
                       encoding="utf-8")
     before = (built / "02_demo.ipynb").read_bytes()

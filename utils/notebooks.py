@@ -8,6 +8,7 @@ notebooks/src/NN_name.py 是唯一的源（jupytext py:percent）；notebooks/NN
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import math
 import os
@@ -148,16 +149,24 @@ def build(words: list[str], preset: str | None = None, folder: Path = NOTEBOOKS)
     return 130 if results and results[-1].interrupted else 0 if results and all(r.ok for r in results) else 1
 
 
+def _same_program(old: str, new: str) -> bool:
+    """两格代码是不是同一个程序：只差注释和排版的，运行起来一样，输出还作数。"""
+    try:
+        return old == new or ast.dump(ast.parse(old)) == ast.dump(ast.parse(new))
+    except SyntaxError:                                   # 有 IPython 的 % 命令，不是纯 Python
+        return False
+
+
 def refresh_one(source: Path, folder: Path) -> str:
-    """把源里的文字和引导单元更新到已经构建好的 .ipynb；代码变了就不动它。返回给维护者看的一句话。"""
+    """把源里的文字、注释和引导单元更新到已经构建好的 .ipynb；代码变了就不动它。返回给维护者看的一句话。"""
     path = folder / f"{source.stem}.ipynb"
     if not path.exists():
         return "还没有构建"
     nb, cells = nbformat.read(path, 4), jupytext.read(source, fmt="py:percent").cells
     built = bootstrap.without(nb.cells)
-    codes = [[c.source for c in group if c.cell_type == "code"] for group in (built, cells)]
     kinds = [[c.cell_type for c in group] for group in (built, cells)]
-    if codes[0] != codes[1] or kinds[0] != kinds[1]:
+    if kinds[0] != kinds[1] or not all(_same_program(old.source, new.source) for old, new in zip(built, cells, strict=True)
+                                       if new.cell_type == "code"):
         return f"代码或单元的次序变了，请运行 course.py build {source.stem[:2]}"
     for old, new in zip(built, cells, strict=True):
         old.source = new.source

@@ -1,7 +1,7 @@
 """规模定律（scaling law）：损失随参数个数 N 和词元数 M 怎样下降；量一批小模型，拟合，再往外推。
 
 ℒ(N, M) = E + a / N^α + b / M^β。E 是语料的下限，别处只能和别的系数一起拟合，这里是算得出来的。首次实现：10_scale_up。
-形式见 Hoffmann 等（2022）；`python -m utils.scaling_law` 量出附带的 data/scaling_runs.jsonl（十几分钟，停了再运行就接着量）。
+形式见 Hoffmann 等（2022）；`python -m utils.scaling_law` 量出附带的 data/scaling_runs.jsonl（一个核心约两小时，停了再运行就接着量）。
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def read_runs(path: Path = RUNS) -> list[Run]:
         FileNotFoundError: 文件不在。
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path.name} 不见了。请恢复（git checkout data），或用 python -m utils.scaling_law 重新量（十几分钟）。")
+        raise FileNotFoundError(f"{path.name} 不见了。请恢复（git checkout data），或用 python -m utils.scaling_law 重新量（约两小时）。")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [Run(**{name: row[name] for name in Run.__dataclass_fields__}) for row in rows]
 

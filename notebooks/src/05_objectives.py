@@ -424,7 +424,7 @@ print(f"手写 {loss:.4f}，库 {output.loss:.4f}")
 
 # %%
 def visible(forward, embeddings):
-    embeddings = embeddings.detach().requires_grad_()                     # (1, T, D)
+    embeddings = embeddings.detach().requires_grad_()                     # (1, T, C)
     outputs = forward(embeddings)                                         # (1, S, ·)
     rows = [torch.autograd.grad(outputs[0, i].sin().sum(), embeddings, retain_graph=True, allow_unused=True)[0]
             for i in range(outputs.shape[1])]

@@ -661,7 +661,7 @@ assert preset.name == "smoke" or behind["按字考"] > behind["按词考"]
 # 用余弦相似度 $\cos(u,v)=\dfrac{u\cdot v}{\lVert u\rVert\,\lVert v\rVert}$ 找最近的邻居：
 
 # %%
-E = torch.nn.functional.normalize(model.get_input_embeddings().weight.detach().cpu(), dim=-1)   # (V, D)
+E = torch.nn.functional.normalize(model.get_input_embeddings().weight.detach().cpu(), dim=-1)   # (V, C)
 
 def neighbours(token, k=8):
     similarity = E @ E[tokenizer.convert_tokens_to_ids(token)]            # (V,)

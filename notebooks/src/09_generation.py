@@ -38,7 +38,8 @@ from utils.environment import start
 lesson = start("09_generation")               # 换预设：start("09_generation", preset="smoke")
 
 # %% [markdown]
-# 先把 08 的模型请来。你自己练过，就用你的；没有练过，就用课程附带的。下面会说明用的是哪一个。
+# 先把 [08](08_clm_finetuning.ipynb) 的模型请来。你自己练过，就用你的；没有练过，就用课程附带的。下面会说明用的是哪一个。
+# 自己练过，却想用附带的：给 `load_checkpoint` 加上 `prefer="shipped"`。
 # 写作时一步只算一个字，计算量小得很，多个 CPU 线程反而要互相等待，所以只用一个线程（第 8 节计时的时候再放开）。
 
 # %%
@@ -256,7 +257,8 @@ for tau in (0.7, 1.0, 1.3):
     print(f"τ = {tau}：平均每步 {per_step:.2%}，这一篇（{len(logits)} 步）至少一次 {per_text:.1%}")
 
 # %% [markdown]
-# 一步里微不足道的小尾巴，乘上步数就不再微不足道；而一旦写错一个字，后面的字都要以它为前提，很难拉回来。
+# 一步里微不足道的小尾巴，乘上步数就不再微不足道。10 名以外不全是错字（岔路口上，合理的人名就不止 10 个），可是错字全在那里；
+# 而一旦写错一个字，后面的字都要以它为前提，很难拉回来。
 # 所以抽签之前先把尾巴剪掉。
 #
 # **top-k**（Fan 等，2018）：只留 logit 最大的 $k$ 个，其余设成 $-\infty$，softmax 之后就是 0。
@@ -403,16 +405,16 @@ print(f"概率 {tail:.1g}：", "看得出来。" if tail < 0.01 else "这一次�
 # %% [markdown]
 # ## 6 束搜索：向前多看几步
 #
-# 贪心每步只顾眼前。束搜索（beam search）同时保留 $B$ 个总对数概率最高的半成品，每一步把它们都展开，
-# 再从中挑出最好的 $B$ 个。
+# 贪心每步只顾眼前。束搜索（beam search）同时保留 $W$ 个总对数概率最高的半成品（$W$ 叫束宽，代码里的 `width`），每一步把它们都展开，
+# 再从中挑出最好的 $W$ 个。
 #
 # 麻烦在于有的束先写完。对数概率都是负数，越写越低，直接比总分，短文章总占便宜。所以写完的按长度折算：
 #
 # $$\text{分数}=\frac{\sum_{t=1}^{T}\log P(x_t\mid c,x_{<t})}{T^{\alpha}}$$
 #
 # $\alpha$ 叫长度惩罚（length penalty）：$\alpha=0$ 不折算；$\alpha$ 越大，越偏爱长文章。
-# 写完的收进 `done`，只留分数最高的 $B$ 篇；没写完的里面最好的那一束，折算后也赢不了 `done` 里最差的一篇，就收工。
-# 每步取 $2B$ 个候选，这样即使有 $B$ 个写完了，也还有 $B$ 个能接着写。
+# 写完的收进 `done`，只留分数最高的 $W$ 篇；没写完的里面最好的那一束，折算后也赢不了 `done` 里最差的一篇，就收工。
+# 每步取 $2W$ 个候选，这样即使有 $W$ 个写完了，也还有 $W$ 个能接着写。
 
 # %%
 sep = tokenizer.sep_token_id
@@ -477,7 +479,7 @@ lesson.record("真正文的 BPC", bpc_real, "比特/字")
 #
 # ## 7 重复，以及惩罚它的代价
 #
-# 小模型用贪心写长文，容易原地打转。重复惩罚（repetition penalty；Keskar 等，2019）把出现过的字压低：
+# 用贪心写长文，模型容易原地打转（我们的会不会，这一节末尾量）。重复惩罚（repetition penalty；Keskar 等，2019）把出现过的字压低：
 #
 # $$z_i'=\begin{cases}z_i/\theta & z_i>0\\ z_i\cdot\theta & z_i\le 0\end{cases}\qquad i\text{ 已出现过},
 # \ \theta>1$$
@@ -694,7 +696,7 @@ ax.barh(list(laps), list(typical.values()), xerr=spread, capsize=4)
 ax.set(title=f"写 {length} 个字用了多久（{threads} 个线程，中位数）", xlabel="时间（秒）")
 plt.show()
 ours, theirs, slow = typical["课程的 generate"], typical["transformers"], typical["每步重算"]
-print(f"课程的 generate：速度是每步重算的 {slow / ours:.1f} 倍，是 transformers 的 {theirs / ours:.2f} 倍")
+print(f"用默认的线程数，连同停止、挑字等杂务，整个 generate 的速度是每步重算的 {slow / ours:.1f} 倍，是 transformers 的 {theirs / ours:.2f} 倍")
 lesson.record(f"KV 缓存在 {length} 个字时的加速", slow / ours, "倍")
 lesson.record("课程的 generate 与 transformers generate 的时间之比", ours / theirs, "倍")
 
@@ -811,7 +813,7 @@ assert smoke or (result.well_formed >= 0.2 and result.faithful >= 0.1)
 # %% [markdown]
 # ## 12 多样与忠实，不可兼得？
 #
-# 温度越高，文章越多样，也越容易写错。把这条取舍曲线画出来。多样用 distinct-2（不同的二字组占多少）来量；
+# 温度越高，文章大体越多样，也越容易写错。把这条取舍曲线画出来。多样用 distinct-2（不同的二字组占多少）来量；
 # 它与总字数有关，所以各组都截到同样多的字再比。语料里的真正文也用同样两把尺子量一遍，当作「人」的水平。
 
 # %%
@@ -904,7 +906,7 @@ contestants = {"语料（真正文）": bodies[:n_curve], "贪心": groups[0], "
 
 # %% [markdown]
 # 新不新，也要量。「抄段」是与训练集一字不差的最长片段占全文的比例，「见过」是句子里有多少在训练集里一字不差地出现过。
-# 训练集有一百多万字，逐篇去找太慢；`CopyIndex` 先把全部后缀排好序（后缀数组，Manber 与 Myers，1993），
+# 训练集的字太多（下面打印），逐篇去找太慢；`CopyIndex` 先把全部后缀排好序（后缀数组，Manber 与 Myers，1993），
 # 之后每找一处只要二分查找。
 
 # %%
@@ -1011,6 +1013,8 @@ studio
 #   逐数相等，抽样的频率用卡方检验相符。
 # - KV 缓存不改变结果，只省去重算；越长越划算。成批写要左填充，位置从真词元数起。
 # - 尺子各有盲点。对「从导语写正文」这件事，忠实度最要紧，而 chrF、BLEU 恰恰看不见它。
+#
+# **下一本**：[10_scale_up](10_scale_up.ipynb)，真数据、真大小、几张卡。
 #
 # ## 练习
 #

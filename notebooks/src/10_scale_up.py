@@ -29,7 +29,7 @@
 #
 # **先修**：[02](02_tokenization.ipynb)（每字比特数）、[06](06_mlm_pretraining.ipynb)（训练）、[08](08_clm_finetuning.ipynb)（下限）。
 #
-# **用时**：两核 CPU 约 3 分钟，GPU 尚未实测。要联网的格子默认跳过。
+# **用时**：两核 CPU 约 2 分钟，有 GPU 时差不多。要联网的格子默认跳过。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
@@ -172,7 +172,7 @@ else:
 #
 # ### 2.1 参数：数得出来
 #
-# 一层 Transformer 有四个 $D\times D$ 的注意力矩阵、两个 $D\times4D$ 的前馈矩阵，共 $12D^2$，再加 $13D$ 的偏置和 LayerNorm：
+# 这一本里 $D$ 是模型的宽度（前面写作 $C$），$C$ 让给计算量。一层 Transformer 有四个 $D\times D$ 的注意力矩阵、两个 $D\times4D$ 的前馈矩阵，共 $12D^2$，再加 $13D$ 的偏置和 LayerNorm：
 #
 # $$N=\underbrace{(V+P+2)D+2D}_{\text{嵌入}}+\underbrace{L(12D^2+13D)}_{\text{各层}}+\underbrace{D^2+3D+V}_{\text{词表头}}$$
 #
@@ -199,7 +199,7 @@ for p in PRESETS.values():
 #
 # ### 2.2 内存：大头不是权重
 #
-# 训练时要放四样东西。权重、梯度、Adam 的两个动量，都是 32 位，每个参数 $4+4+8=16$ 字节。第四样是**激活（activation）**：
+# 训练时要放四样东西。权重、梯度、Adam 的两个动量（给每个参数记着的两个滑动平均），都是 32 位，每个参数 $4+4+8=16$ 字节。第四样是**激活（activation）**：
 # 前向算出来、反向还要用的中间结果。Korthikanti 等（2022）数过，16 位时每层约
 #
 # $$\text{激活}=B\,T\,(34D+5HT)\ \text{字节}$$
@@ -253,6 +253,10 @@ print(f"内存：公式 {expected_bytes / 1e9:.2f} GB，实测 {real.peak / 1e9:
 print(f"一步：公式（矩阵乘法全速）{expected_seconds:.2f} 秒，实测 {real.seconds:.2f} 秒，效率 {expected_seconds / real.seconds:.0%}")
 lesson.record("内存：实测 ÷ 公式", real.peak / expected_bytes, "倍")
 lesson.record("计算效率（公式的时间 ÷ 实测的时间）", expected_seconds / real.seconds)
+if device.type == "cuda":                     # 换成不存注意力矩阵的 SDPA，内存和时间都省一大截
+    lean = measure_step(trial, tokenizer, device, B, T, targets, steps=5, attention="sdpa")
+    formula = sum(training_bytes(trial, V, B, T, targets, half, attention="sdpa").values())
+    print(f"SDPA：内存公式 {formula / 1e9:.2f} GB，实测 {lean.peak / 1e9:.2f} GB；一步 {lean.seconds:.3f} 秒，效率 {expected_seconds / lean.seconds:.0%}")
 
 # %% [markdown]
 # 内存的公式一般准到两三成以内。时间的公式是下限：实际还有 LayerNorm、softmax、dropout、优化器和数据搬运，
@@ -408,20 +412,33 @@ else:
 #
 # ### 4.2 数据：一批从头练的小模型
 #
-# 完整量一遍要十几分钟（`python -m utils.scaling_law`），所以结果随课程附带；每一行写着设备、用时和版本。
-# 不过别人给的数不能白信：从中抽一次，当场重练，对得上才用。
+# 完整量一遍，一个核心要两个小时，十几个核心同时量要十来分钟（`python -m utils.scaling_law`），所以结果随课程附带；
+# 每一行写着设备、用时和版本。不过别人给的数不能白信：从中抽一次，当场重练，对得上才用。
 
 # %%
 from utils.scaling_law import SIZES, fit_law, held_out, read_runs, train_run
 
-runs = read_runs()
+measured = read_runs()
 held, E = held_out(tokenizer)
-size, few = SIZES[0], min(r.docs for r in runs)
+size, few = SIZES[0], min(r.docs for r in measured)
 with contextlib.redirect_stdout(io.StringIO()):
     again = train_run(size, few, tokenizer, held)
-(before,) = [r for r in runs if (r.layers, r.hidden, r.heads, r.docs) == (*size, few)]
+(before,) = [r for r in measured if (r.layers, r.hidden, r.heads, r.docs) == (*size, few)]
 print(f"{size[0]} 层 × {size[1]} 维，{few:,} 篇：附带的 {before.nats:.3f}，当场重练 {again.nats:.3f}（奈特/词元）")
 assert abs(again.nats / before.nats - 1) < 0.05, "和附带的数对不上：语料或分词器变了？请重新运行 python -m utils.scaling_law"
+
+# %% [markdown]
+# 训练的开头有一段平台：模型只学会了哪些字常见，损失停在一元模型附近，过了它才开始下坡。幂律说的是下坡以后的事，
+# 所以还没有明显离开平台的训练不拿来拟合。怎样算明显离开，先定一条线：比一元模型低 1 奈特以上。
+
+# %%
+from utils.baselines import unigram_nats
+
+learn, exam = generate("train", 2000), generate("test", 500)
+body_ids = [[row + [tokenizer.sep_token_id] for row in tokenizer(docs["body"][:], add_special_tokens=False)["input_ids"]] for docs in (learn, exam)]
+plateau = unigram_nats(*body_ids, len(tokenizer))
+runs = [r for r in measured if r.nats < plateau - 1]
+print(f"一元模型 {plateau:.2f}；{len(measured)} 次训练里，{len(runs)} 次已经下坡，{len(measured) - len(runs)} 次不用")
 
 # %% [markdown]
 # ### 4.3 先藏起最大的，再预测
@@ -438,7 +455,7 @@ for r in hidden:
     print(f"N={r.parameters:>9,}，M={r.tokens / 1e6:.2f} 百万：预测 {guess:.3f}，实测 {r.nats:.3f}，相差 {guess / r.nats - 1:+.0%}")
 
 # %% [markdown]
-# 画出来：一条曲线是一个大小，点是实测，线是拟合，最右边空心的点没有参加拟合。最下面的虚线是下限 $E$。
+# 画出来：一条曲线是一个大小，点是实测，线是拟合，最右边空心的点没有参加拟合，叉是还在平台上的。最下面的虚线是下限 $E$。
 
 # %%
 import matplotlib.pyplot as plt
@@ -453,9 +470,11 @@ for color, n in zip(COLORS, sorted({r.parameters for r in runs}), strict=False):
         rows = [r for r in group if r.parameters == n]
         left.plot([r.tokens / 1e6 for r in rows], [r.nats for r in rows], "o", color=color, markerfacecolor=face)
     left.plot(span / 1e6, law(n, span), color=color, label=f"{n / 1e3:,.0f} 千参数")
+flat = [r for r in measured if r not in runs]
+left.plot([r.tokens / 1e6 for r in flat], [r.nats for r in flat], "x", color="#555555")
 left.axhline(E, color="#555555", linestyle="--", label=f"下限 {E:.3f}")
 left.set(xscale="log", yscale="log", title="损失随数据下降", xlabel="词元数 M（百万）", ylabel="正文的损失（奈特/词元）")
-left.legend(fontsize=9, frameon=False)
+left.legend(fontsize=9, frameon=False, loc="lower left", bbox_to_anchor=(0, 0.06))
 right.plot([r.nats for r in runs], [float(law(r.parameters, r.tokens)) for r in runs], "o", color=COLORS[0])
 ends = [min(r.nats for r in runs) * 0.9, max(r.nats for r in runs) * 1.1]
 right.plot(ends, ends, color="#555555", linestyle="--")
@@ -468,18 +487,17 @@ for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
 # %% [markdown]
 # ### 4.4 预测附带的模型
 #
-# 附带的续写模型大得多，数据也多得多。它的成绩写在它自己的 `course.json` 里。用全部的小模型拟合一次，外推过去：
+# 附带的续写模型（`clm`）大得多，数据也多得多。它的成绩写在它自己的 `course.json` 里。用全部下了坡的小模型拟合一次，外推过去：
 
 # %%
-from utils.checkpoints import find_checkpoint
+from utils.checkpoints import causal_docs, find_checkpoint
 from utils.scaling_law import layer_parameters
 
 folder, _ = find_checkpoint("clm", preset, prefer="shipped")
 info = json.loads((folder / "course.json").read_text(encoding="utf-8"))
 clm, _, _ = load_checkpoint("clm", BertLMHeadModel, preset=preset, prefer="shipped", is_decoder=True)
 n = layer_parameters(clm)
-each = np.mean([r.tokens / r.docs for r in runs])                                # 一篇有几个计损失的词元
-tokens = info["steps"] * info.get("documents_per_step", 16) * each               # 旧的检查点没记这一项，那时每步 16 篇
+tokens = causal_docs(folder) * np.mean([r.tokens / r.docs for r in runs])         # 练过的篇次 × 一篇有几个计损失的词元
 law = fit_law(runs, E)
 guess, truth = float(law(n, tokens)), info["test_body_nats"]
 print(f"参数是小模型里最大的 {n / max(r.parameters for r in runs):.1f} 倍，词元是 {tokens / max(r.tokens for r in runs):.0f} 倍")
@@ -488,10 +506,7 @@ lesson.record("附带的续写模型：预测的损失", guess, "奈特/词元")
 lesson.record("附带的续写模型：实测的损失", truth, "奈特/词元")
 
 # %% [markdown]
-# 外推得越远越没把握。差多少，有几个原因：数据最少的几次训练还在「只会字频」的平台上没有下坡（看左图最左边的点），
-# 幂律只在下坡以后才像样；每步的篇数、看了几遍也不同。时间宽裕，就多量几档数据再来：
-# `python -m utils.scaling_law --docs 8000 16000`，有 GPU 时几分钟就好，这一节会自动用上。
-# 量一量这份没把握有多大：把各次训练有放回地重抽 60 次，每次都重新拟合、重新预测：
+# 外推得越远越没把握。量一量这份没把握有多大：把各次训练有放回地重抽 60 次，每次都重新拟合、重新预测：
 
 # %%
 rng, guesses = np.random.default_rng(lesson.seed), []
@@ -502,7 +517,24 @@ while len(guesses) < 60:
 low, high = np.quantile(guesses, [0.05, 0.95])
 inside = low <= truth <= high
 print(f"预测的 90% 区间：{low:.3f} 到 {high:.3f}；实测 {truth:.3f} {'在' if inside else '不在'}区间里")
-print("没落在区间里，说明这条公式本身在这么远的地方不准：重抽只量得出数据的起伏，量不出公式的错。" if not inside else "")
+if truth < low:
+    print("模型比公式说的好得多：重抽只量得出数据的起伏，量不出公式的错。")
+
+# %% [markdown]
+# 差这么多，是偶然，还是公式有偏？只用更小的模型拟合，去预测更大的，一个大小一个大小地看偏向哪边：
+
+# %%
+sizes, leaning = sorted({r.parameters for r in runs}), []
+for larger in sizes[3:]:
+    smaller = fit_law([r for r in runs if r.parameters < larger], E)
+    ratios = [float(smaller(r.parameters, r.tokens)) / r.nats for r in runs if r.parameters == larger]
+    leaning.append(np.mean(ratios))
+    print(f"{larger / 1e3:>4,.0f} 千参数：预测 ÷ 实测，平均 {leaning[-1]:.2f}（{len(ratios)} 次）")
+print("每个大小都说高了：公式偏悲观" if min(leaning) > 1 else "每个大小都说低了：公式偏乐观" if max(leaning) < 1 else "有高有低，看不出偏向")
+
+# %% [markdown]
+# 幂律是在真文字上总结出来的：真文字里总有更少见的东西可学，学得再多也还有一截尾巴。我们的语料由有限的规则写成，模型够大、看得够多，
+# 就把规则差不多学全了，离下限只剩一点点，不再沿着幂律慢慢磨。所以往前走一两倍，公式说得差不多；走出几百倍，就不能信了。
 
 # %% [markdown]
 # 现在做那件别处做不了的事：假装不知道 $E$，连它一起拟合，看拟合出来的底与真的差多少。
@@ -521,14 +553,14 @@ lesson.record("拟合出来的 E ÷ 真的下限", free.E / E)
 
 # %%
 for C in (1e13, 1e14, 1e15):
-    sizes = np.geomspace(1e4, 1e8, 400)
-    best = sizes[np.argmin(law(sizes, C / (6 * sizes)))]
-    each, edge = C / (6 * best), best in (sizes[0], sizes[-1])
+    tried = np.geomspace(1e4, 1e8, 400)
+    best = tried[np.argmin(law(tried, C / (6 * tried)))]
+    each, edge = C / (6 * best), best in (tried[0], tried[-1])
     print(f"C = {C:.0e}：" + ("最低点落在搜索范围的边上，这条拟合给不出建议（数据太少，还没下坡）" if edge else
           f"最好练 {best / 1e6:.2f} 百万参数，{each / 1e6:,.1f} 百万词元，每个参数 {each / best:.0f} 个词元"))
 
 # %% [markdown]
-# 若上面说「给不出建议」，就是附带的训练还太少，曲线没有下坡：先照 4.4 节末尾多量几档。
+# 若上面说「给不出建议」，就是这些训练离那么大的计算量还太远：先多量几档。
 # Hoffmann 等（2022）在真文字上得到的是约 20 个词元配一个参数，而且随规模几乎不变。我们的语料规律、重复，数不会相同；
 # 能搬走的是办法：**先练一批小的，拟合，再决定大的怎么练。**
 #
@@ -646,7 +678,7 @@ else:
 # - 换数据只换 `load_corpus` 的一个参数；清洗要有账，近似重复会泄题，先查重再分三部分。
 # - 参数、内存、时间都有公式：$12LD^2$、每个参数 16 字节加激活、$6NM$。内存的公式准，时间的公式是下限。
 # - DDP 平均梯度，FSDP 切开参数；两者算的是同一件事。训练一定会断，断了能接着练才算数。
-# - 规模定律让你用小钱预测大钱；外推要报误差，藏起一部分来检验。
+# - 规模定律让你先用小钱估大钱；离得远就不准，所以要报误差，藏起一部分来检验。
 # - 公开模型用同样的函数接进来，用每字比特数来比。
 #
 # 走到这里，你已经把一个大模型从一段汉字开始，亲手造过一遍了。
