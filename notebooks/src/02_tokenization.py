@@ -1378,6 +1378,27 @@ check.perplexity(better_model)
 #
 # </details>
 
+# %% [markdown] tags=["exercise"]
+# **练习 6 · 先猜再数**（★，3 分钟）「汉字AI😀」是 5 个字符。写成 UTF-8 一共几个字节？
+# 先猜一个数填上，再用 `len("汉字AI😀".encode())` 数一数。
+
+# %% tags=["stub"]
+my_bytes = ...                                                            # ← 换成一个整数
+
+# %% tags=["check"]
+check.count_bytes(my_bytes)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# my_bytes = 3 + 3 + 1 + 1 + 4
+# ```
+#
+# 常用汉字三个字节，ASCII 一个字节，码点超过 U+FFFF 的（表情、生僻字）四个字节。
+#
+# </details>
+
 # %% [markdown]
 # **想一想**
 #

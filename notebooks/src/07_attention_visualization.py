@@ -830,6 +830,27 @@ check.backup(my_reading)
 #
 # </details>
 
+# %% [markdown] tags=["exercise"]
+# **练习 9 · 一共几个权重**（★，3 分钟）一个 4 层、每层 6 个头的编码器，读一句 20 个词元的话，一共算出几个注意力权重？
+# 先猜一个数填上，再想想第 1 节取出来的那一摞矩阵是什么形状。
+
+# %% tags=["stub"]
+my_weights = ...                              # ← 换成一个整数
+
+# %% tags=["check"]
+check.count_weights(my_weights)
+
+# %% [markdown] tags=["answer"]
+# <details><summary>参考答案</summary>
+#
+# ```python
+# my_weights = 4 * 6 * 20 * 20
+# ```
+#
+# 每层每头一个 20 × 20 的矩阵。句子长一倍，数目就是四倍，所以图上的词元要有个上限。
+#
+# </details>
+
 # %% [markdown]
 # **想一想 · 换一句话**（★，5 分钟）把第 2 节的 `pair` 改成不再提「青禾市」的句子。原来那条离开对角线的短斜线还在吗？先猜，再看。
 #

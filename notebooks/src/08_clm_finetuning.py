@@ -118,7 +118,9 @@ for token, y in zip(tokenizer.convert_ids_to_tokens(row["input_ids"][around]), l
 # %% [markdown]
 # 损失亲手算一遍。位置 $t$ 的 logits 预测的是 $t+1$ 的词元，所以 logits 去掉最后一个，标签去掉第一个：
 #
-# $$\mathcal{L}=-\frac{1}{|\mathcal{T}|}\sum_{t+1\in\mathcal{T}}\log p_\theta(x_{t+1}\mid x_{\le t}),\qquad \mathcal{T}=\text{正文与末尾的 [SEP]}$$
+# $$\mathcal{L}=-\frac{1}{|\mathcal{T}|}\sum_{t+1\in\mathcal{T}}\log p_\theta(x_{t+1}\mid x_{\le t})$$
+#
+# $\mathcal{T}$ 是正文和末尾的 `[SEP]` 所在的位置。
 
 # %%
 x, y = torch.tensor([row["input_ids"]]), torch.tensor([labels])           # (1, T)
@@ -485,7 +487,8 @@ print(f"因果 {mean(causal):.3f}，前缀 {mean(prefix):.3f} 奈特/词元；"
 lesson.record("前缀掩码比因果掩码低多少", mean(causal) - mean(prefix), "奈特/词元")
 
 # %% [markdown]
-# 前缀掩码离 MLM 近一些：导语那一段还是左右都看。代价是每一步的缓存要分两段算，[09](09_generation.ipynb) 用的 `generate` 默认不会这样做，所以下面仍用因果掩码。
+# 前缀掩码离 MLM 近一些：导语那一段还是左右都看。代价是每一步的缓存要分两段算，
+# [09](09_generation.ipynb) 用的 `generate` 默认不会这样做，所以下面仍用因果掩码。
 #
 # ## 9 微调
 #
@@ -526,19 +529,22 @@ assert preset.name == "smoke" or from_mlm < baselines["一元模型"] - 1.0, "�
 
 # %% [markdown]
 # 几分钟只够走这么远：掩码换了，每一层都要重新适应。要是预训练时练的就是接龙呢？课程附带的 `clm` 一样大，导语和正文都学，
-# 练过的文档比这里多得多（怎么练的，见 `data/checkpoints/README.md`）。一步都不微调，直接考；再照这一节的标签（提示不计损失）微调一小会儿，
-# 学习率取得很小：
+# 练过的文档比这里多得多（怎么练的，见 `data/checkpoints/README.md`）。一步都不微调，直接考：
 
 # %%
 from utils.checkpoints import causal_docs
 
 writer = decoder("clm").to(device)
 loss, _ = evaluate(writer, held, shift=True)
-print(f"clm 练过 {causal_docs(find_checkpoint('clm', preset, prefer='shipped')[0]):,} 篇次；上面的微调练了 {preset.clm_steps * preset.batch_size:,} 篇次")
+practised = causal_docs(find_checkpoint("clm", preset, prefer="shipped")[0])
+print(f"clm 练过 {practised:,} 篇次；上面的微调练了 {preset.clm_steps * preset.batch_size:,} 篇次")
 lesson.record("CLM 正文验证损失（附带的 clm）", loss, "奈特/词元")
 lesson.record("CLM 正文验证损失（附带的 clm）", loss * to_bits, "比特/字")
 lesson.record("CLM 损失 ÷ 下限（附带的 clm）", loss / limit["nats_per_token"], "倍")
 assert loss > 0.97 * limit["nats_per_token"], "低于下限：一定有泄漏"
+
+# %% [markdown]
+# 再照这一节的标签（提示不计损失）微调一小会儿，学习率取得很小：
 
 # %%
 polished = adapt(decoder("clm").to(device), encoded["train"], clm_collator(tokenizer), 3 if preset.name == "smoke" else 60,

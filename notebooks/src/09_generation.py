@@ -696,7 +696,8 @@ ax.barh(list(laps), list(typical.values()), xerr=spread, capsize=4)
 ax.set(title=f"写 {length} 个字用了多久（{threads} 个线程，中位数）", xlabel="时间（秒）")
 plt.show()
 ours, theirs, slow = typical["课程的 generate"], typical["transformers"], typical["每步重算"]
-print(f"用默认的线程数，连同停止、挑字等杂务，整个 generate 的速度是每步重算的 {slow / ours:.1f} 倍，是 transformers 的 {theirs / ours:.2f} 倍")
+print(f"用默认的线程数，连同停止、挑字等杂务，整个 generate：速度是每步重算的 {slow / ours:.1f} 倍，"
+      f"是 transformers 的 {theirs / ours:.2f} 倍")
 lesson.record(f"KV 缓存在 {length} 个字时的加速", slow / ours, "倍")
 lesson.record("课程的 generate 与 transformers generate 的时间之比", ours / theirs, "倍")
 

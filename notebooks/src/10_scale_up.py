@@ -172,7 +172,8 @@ else:
 #
 # ### 2.1 参数：数得出来
 #
-# 这一本里 $D$ 是模型的宽度（前面写作 $C$），$C$ 让给计算量。一层 Transformer 有四个 $D\times D$ 的注意力矩阵、两个 $D\times4D$ 的前馈矩阵，共 $12D^2$，再加 $13D$ 的偏置和 LayerNorm：
+# 这一本里 $D$ 是模型的宽度（前面写作 $C$），$C$ 让给计算量。
+# 一层 Transformer 有四个 $D\times D$ 的注意力矩阵、两个 $D\times4D$ 的前馈矩阵，共 $12D^2$，再加 $13D$ 的偏置和 LayerNorm：
 #
 # $$N=\underbrace{(V+P+2)D+2D}_{\text{嵌入}}+\underbrace{L(12D^2+13D)}_{\text{各层}}+\underbrace{D^2+3D+V}_{\text{词表头}}$$
 #
@@ -199,7 +200,8 @@ for p in PRESETS.values():
 #
 # ### 2.2 内存：大头不是权重
 #
-# 训练时要放四样东西。权重、梯度、Adam 的两个动量（给每个参数记着的两个滑动平均），都是 32 位，每个参数 $4+4+8=16$ 字节。第四样是**激活（activation）**：
+# 训练时要放四样东西。权重、梯度、Adam 的两个动量（给每个参数记着的两个滑动平均），都是 32 位，
+# 每个参数 $4+4+8=16$ 字节。第四样是**激活（activation）**：
 # 前向算出来、反向还要用的中间结果。Korthikanti 等（2022）数过，16 位时每层约
 #
 # $$\text{激活}=B\,T\,(34D+5HT)\ \text{字节}$$
@@ -256,7 +258,8 @@ lesson.record("计算效率（公式的时间 ÷ 实测的时间）", expected_s
 if device.type == "cuda":                     # 换成不存注意力矩阵的 SDPA，内存和时间都省一大截
     lean = measure_step(trial, tokenizer, device, B, T, targets, steps=5, attention="sdpa")
     formula = sum(training_bytes(trial, V, B, T, targets, half, attention="sdpa").values())
-    print(f"SDPA：内存公式 {formula / 1e9:.2f} GB，实测 {lean.peak / 1e9:.2f} GB；一步 {lean.seconds:.3f} 秒，效率 {expected_seconds / lean.seconds:.0%}")
+    print(f"SDPA：内存公式 {formula / 1e9:.2f} GB，实测 {lean.peak / 1e9:.2f} GB；"
+          f"一步 {lean.seconds:.3f} 秒，效率 {expected_seconds / lean.seconds:.0%}")
 
 # %% [markdown]
 # 内存的公式一般准到两三成以内。时间的公式是下限：实际还有 LayerNorm、softmax、dropout、优化器和数据搬运，
@@ -435,8 +438,9 @@ assert abs(again.nats / before.nats - 1) < 0.05, "和附带的数对不上：语
 from utils.baselines import unigram_nats
 
 learn, exam = generate("train", 2000), generate("test", 500)
-body_ids = [[row + [tokenizer.sep_token_id] for row in tokenizer(docs["body"][:], add_special_tokens=False)["input_ids"]] for docs in (learn, exam)]
-plateau = unigram_nats(*body_ids, len(tokenizer))
+bodies = [[ids + [tokenizer.sep_token_id] for ids in tokenizer(docs["body"][:], add_special_tokens=False)["input_ids"]]
+          for docs in (learn, exam)]
+plateau = unigram_nats(*bodies, len(tokenizer))
 runs = [r for r in measured if r.nats < plateau - 1]
 print(f"一元模型 {plateau:.2f}；{len(measured)} 次训练里，{len(runs)} 次已经下坡，{len(measured) - len(runs)} 次不用")
 
@@ -530,7 +534,8 @@ for larger in sizes[3:]:
     ratios = [float(smaller(r.parameters, r.tokens)) / r.nats for r in runs if r.parameters == larger]
     leaning.append(np.mean(ratios))
     print(f"{larger / 1e3:>4,.0f} 千参数：预测 ÷ 实测，平均 {leaning[-1]:.2f}（{len(ratios)} 次）")
-print("每个大小都说高了：公式偏悲观" if min(leaning) > 1 else "每个大小都说低了：公式偏乐观" if max(leaning) < 1 else "有高有低，看不出偏向")
+print("每个大小都说高了：公式偏悲观" if min(leaning) > 1 else
+      "每个大小都说低了：公式偏乐观" if max(leaning) < 1 else "有高有低，看不出偏向")
 
 # %% [markdown]
 # 幂律是在真文字上总结出来的：真文字里总有更少见的东西可学，学得再多也还有一截尾巴。我们的语料由有限的规则写成，模型够大、看得够多，

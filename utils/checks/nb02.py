@@ -7,7 +7,7 @@ import random
 from collections import Counter
 
 from utils.baselines import bits_per_char
-from utils.checks.exercise import Choice, Function, Mistake
+from utils.checks.exercise import Choice, Function, Mistake, Value
 from utils.checks.inputs import HAN, sentence
 
 CODE_POINTS = 0x110000
@@ -228,5 +228,21 @@ perplexity = Choice(
         Mistake("以为词表不同就比不了", "C", "每词元的数的确不能直接比，但这里给的条件足够换算成与切法无关的单位。",
                 "题目为什么要告诉你一个词平均 1.8 个字？用上它。"),
         Mistake("以为换算之后一样", "D", "换算成每字比特之后，两边并不相等。", "log₂ 20 是多少？log₂ 150 除以 1.8 又是多少？"),
+    ),
+)
+
+
+# ---------------------------------------------------------------- 6 几个字节
+
+
+count_bytes = Value(
+    "02.count_bytes", expected=12, rtol=0, form="一个整数",
+    ask="逐个字符查第 2 节的表：它的码点落在哪一行，那一行占几个字节？",
+    mistakes=(
+        Mistake("数成了字符", 5, "它数的是字符的个数。", "一个字符在 UTF-8 里总是一个字节吗？"),
+        Mistake("都按三个字节", 15, "它把每个字符都算成了三个字节。", "A 和 I 的码点不到 128，该在表的哪一行？"),
+        Mistake("都按两个字节", 10, "它把每个字符都算成了两个字节，那是旧编码里汉字的长度。",
+                "UTF-8 的两字节那一行，码点到哪里为止？「汉」的码点比它大还是小？"),
+        Mistake("表情按三个字节", 11, "它把 😀 也算成了三个字节。", "😀 的码点是 U+1F600，四位十六进制写得下吗？"),
     ),
 )

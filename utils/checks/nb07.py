@@ -7,7 +7,7 @@ import random
 import numpy as np
 import torch
 
-from utils.checks.exercise import Choice, Function, Mistake
+from utils.checks.exercise import Choice, Function, Mistake, Value
 from utils.checks.inputs import booleans, normal
 
 # ---------------------------------------------------------------- 1 前一个字
@@ -274,5 +274,21 @@ backup = Choice(
         Mistake("当成了互不相干", "C", "互不相干的两个头，一起关的代价正好是两份相加。",
                 "题目里的差是正的，不是 0。多出来的代价是从哪里来的？"),
         Mistake("当成了都没用", "D", "这一项从单个关掉代价小，得出两个头都没用。", "都没用的话，一起关掉的代价应当是多少？"),
+    ),
+)
+
+
+# ---------------------------------------------------------------- 9 几个权重
+
+
+count_weights = Value(
+    "07.count_weights", expected=9600, rtol=0, form="一个整数",
+    ask="写出这一摞矩阵的形状：有几个维度，各是多少？",
+    mistakes=(
+        Mistake("只数了一个头", 400, "它只数了一层里的一个头。", "一共有几层，每层有几个头？各有几个矩阵？"),
+        Mistake("长度没有平方", 480, "它给每个词元只算了一个权重。", "一个词元要看几个词元？一行有几个数？"),
+        Mistake("只数了一层", 2400, "它只数了一层的六个头。", "下一层的注意力，是照抄这一层的吗？"),
+        Mistake("忘了头", 1600, "它把一层当成只有一个矩阵。", "每层有几个头？它们共用一个矩阵吗？"),
+        Mistake("只算了左边", 5040, "它只数了每个词元自己和左边的。", "题里是编码器还是解码器？谁看不见右边？"),
     ),
 )
