@@ -682,7 +682,7 @@ for doc, body in zip(real.select(range(2)), about_real, strict=False):
 # 要写真文章，得用真数据，用大得多的模型（[10](10_scale_up.ipynb)）。
 #
 # 「合乎语法」和「守住事实」是两回事：前者只要学会写法，后者要学会回头抄导语里的名字和数字。
-# 那么，损失比下限高出来的那一截，花在哪里？把正文的词元分成三类：导语给过的事实的第一个字、事实的其余字、其他。
+# 那么，损失花在哪里？把正文的词元分成三类：导语给过的事实的第一个字、事实的其余字、其他。
 
 # %%
 import re
@@ -705,7 +705,8 @@ def body_nats(doc):
     return -log_p.gather(-1, ids[0, 1:, None])[row["prompt_len"] - 1:, 0].cpu()   # (正文字数 + 1,)
 
 # %% [markdown]
-# 语法里，导语给过的事实到了正文就不再有悬念：照抄即可，几乎不占下限的份额。所以花在它们身上的奈特，几乎都是超出下限的。
+# 第一个字的奈特里有两份：接下来要不要提这件事（语法里本来就有得选，下限里也有这一份），以及提的话写谁、写几（照抄即可，没有悬念）。
+# 其余的字只剩照抄。
 
 # %%
 spent = {"事实的第一个字": [], "事实的其余字": [], "其他": []}
@@ -714,10 +715,8 @@ for doc in eval_docs:
     for i, nats in enumerate(body_nats(doc).tolist()):
         spent["事实的第一个字" if i in first else "事实的其余字" if i in rest else "其他"].append(nats)
 
-total = sum(map(sum, spent.values()))
-excess = total - limit["nats_per_token"] * sum(map(len, spent.values()))
-on_facts = sum(spent["事实的第一个字"]) + sum(spent["事实的其余字"])
-lesson.record("超出下限的损失里，花在导语事实上的份额", on_facts / excess)
+for kind, nats in spent.items():
+    lesson.record(f"正文里一个词元的损失（{kind}）", sum(nats) / len(nats), "奈特/词元")
 
 # %% [markdown]
 # 画成两列：左边是一个词元平均多少奈特，右边是这一类一共占多少个词元。
