@@ -14,6 +14,7 @@ from pathlib import Path
 
 import lab
 import matplotlib
+import pytest
 
 PAGE = '<!DOCTYPE html><html><head><meta charset="utf-8"></head><body data-jp-theme-light="true"><div id="stage"></div></body></html>'
 FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
@@ -157,3 +158,21 @@ def chromium(folder: Path, chinese: bool = True) -> Iterator:
                                              args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND"])
         yield browser
         browser.close()
+
+
+def pages(width: int, height: int, chinese: bool = True) -> tuple:
+    """测试文件里写 `browser, scene = stage.pages(1000, 800)`：一个模块一个浏览器，一个测试一个新页面，最后查报错与网络请求。"""
+    @pytest.fixture(scope="module", name="browser")
+    def browser(tmp_path_factory):
+        with chromium(tmp_path_factory.mktemp("browser"), chinese=chinese) as opened:
+            yield opened
+
+    @pytest.fixture(name="scene")
+    def scene(browser):
+        context = browser.new_context(viewport={"width": width, "height": height})
+        made = Stage(context.new_page())
+        yield made
+        context.close()
+        assert made.problems == []
+
+    return browser, scene

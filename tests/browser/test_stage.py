@@ -31,21 +31,7 @@ pytestmark = pytest.mark.skipif(lab.why_not() is not None, reason=f"跳过浏览
 NEW = "今天是个好日子鑫淼"
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory):
-    """没有中文字体的机器上的 Chromium。"""
-    with stage.chromium(tmp_path_factory.mktemp("bare"), chinese=False) as browser:
-        yield browser
-
-
-@pytest.fixture()
-def scene(bare):
-    """一个新的页面；最后查报错与网络请求。"""
-    context = bare.new_context(viewport={"width": 1200, "height": 1500})
-    made = stage.Stage(context.new_page())
-    yield made
-    context.close()
-    assert made.problems == []
+browser, scene = stage.pages(1200, 1500, chinese=False)                  # 没有中文字体的机器
 
 
 def vectors(tokens, dim: int = 12, causal: bool = False) -> HeadVectors:
@@ -111,7 +97,7 @@ def test_html_output_shows_no_boxes(scene, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "SVG"])
-def test_saved_pictures_carry_the_font(scene, bare, tmp_path, kind):
+def test_saved_pictures_carry_the_font(scene, browser, tmp_path, kind):
     """权重一样、字不一样：存下的图应当不一样；都是方框的话就一样了。"""
     saved = []
     for tokens in ("天地玄黄", "宇宙洪荒"):
@@ -126,7 +112,7 @@ def test_saved_pictures_carry_the_font(scene, bare, tmp_path, kind):
         return
     shots = []
     for path in saved:                                                       # 离开这个页面，单独打开
-        context = bare.new_context()
+        context = browser.new_context()
         page = context.new_page()
         page.goto(path.as_uri())
         page.wait_for_timeout(500)

@@ -36,19 +36,7 @@ def attentions(seed: int, names=NAMES, layers: int = L, heads: int = H) -> Atten
     return Attentions(list(names), (weights * 255).round() / 255)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with stage.chromium(tmp_path_factory.mktemp("browser")) as browser:
-        yield browser
-
-
-@pytest.fixture()
-def scene(browser):
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
-    made = stage.Stage(context.new_page())
-    yield made
-    context.close()
-    assert made.problems == []
+browser, scene = stage.pages(1200, 900)
 
 
 def put(scene, **state) -> None:

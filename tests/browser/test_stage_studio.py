@@ -29,20 +29,7 @@ OTHERS = ("甲", "乙", "丙")
 CHANCES = (0.6, 0.25, 0.1, 0.05)                                             # 第一名是写下的字，其余是 OTHERS
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory):
-    """没有中文字体的机器上的 Chromium。"""
-    with stage.chromium(tmp_path_factory.mktemp("bare"), chinese=False) as browser:
-        yield browser
-
-
-@pytest.fixture()
-def scene(bare):
-    context = bare.new_context(viewport={"width": 1000, "height": 800})
-    made = stage.Stage(context.new_page())
-    yield made
-    context.close()
-    assert made.problems == []
+browser, scene = stage.pages(1000, 800, chinese=False)                  # 没有中文字体的机器
 
 
 @pytest.fixture(scope="module")
