@@ -29,7 +29,7 @@
 #
 # **先修**：[02](02_tokenization.ipynb)（每字比特数）、[06](06_mlm_pretraining.ipynb)（训练）、[08](08_clm_finetuning.ipynb)（下限）。
 #
-# **用时**：两核 CPU 约 2 分钟，有 GPU 时差不多。要联网的格子默认跳过。
+# **用时**：两核 CPU 约 1 分半，整本在 GPU 上尚未实测。要联网的格子默认跳过。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
