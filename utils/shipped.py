@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import BertForMaskedLM, BertLMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
@@ -45,6 +47,28 @@ LARGER = {"layers": 4, "batch_size": 16}                 # 比预设 cpu 大一�
 STEPS = {"mlm": 16000, "clm": 16000}                     # 两核 CPU 上，每个不到一小时
 
 
+def shared_out(work: Callable, items: Iterable, processes: int) -> list:
+    """[work(item) for item in items]，几个进程分着做，次序不变。"""
+    if processes <= 1:
+        return [work(item) for item in items]
+    with ProcessPoolExecutor(processes) as pool:
+        return list(pool.map(work, items))
+
+
+@lru_cache(maxsize=1)
+def held_out() -> set[tuple[str, str]]:
+    """课程的验证集、测试集里的（导语，正文），训练时不许见到。"""
+    return {pair for split in ("validation", "test") for docs in [generate(split, 1000)]
+            for pair in zip(docs["intro"], docs["body"], strict=True)}
+
+
+def training_shard(seed: int) -> Dataset:
+    """一份训练文档：SHARD 篇，去掉 held_out 里有的；列：intro、body。"""
+    docs, held = generate("train", SHARD, seed).select_columns(["intro", "body"]), held_out()
+    keep = [i for i, pair in enumerate(zip(docs["intro"], docs["body"], strict=True)) if pair not in held]
+    return docs.select(keep).flatten_indices()
+
+
 def training_documents(n_docs: int, seed: int, processes: int = 1) -> Dataset:
     """训练用的文档，一份一份用不同的种子生成；与验证集、测试集相同的文档剔掉。
 
@@ -55,22 +79,15 @@ def training_documents(n_docs: int, seed: int, processes: int = 1) -> Dataset:
     返回：
         Dataset，列：intro、body。
     """
-    held = {pair for split in ("validation", "test") for docs in [generate(split, 1000, seed)]
-            for pair in zip(docs["intro"], docs["body"], strict=True)}
-
-    def write(shard: dict) -> dict:
-        docs = generate("train", SHARD, shard["seed"][0])
-        kept = [pair for pair in zip(docs["intro"], docs["body"], strict=True) if pair not in held]
-        return {"intro": [i for i, _ in kept], "body": [b for _, b in kept]}
-
-    shards = Dataset.from_dict({"seed": list(range(seed, seed - n_docs // -SHARD))})
-    return shards.map(write, batched=True, batch_size=1, num_proc=processes if processes > 1 else None, remove_columns=["seed"])
+    seeds = range(seed, seed - n_docs // -SHARD)
+    return concatenate_datasets(shared_out(training_shard, seeds, processes))
 
 
 def encode_all(docs: Dataset, tokenizer: PreTrainedTokenizerFast, max_len: int, processes: int = 1) -> Dataset:
     """encode_docs（导语也计损失），几个进程一起做；列与它的相同。"""
-    return docs.map(lambda rows: encode_docs(rows, tokenizer, max_len, learn_intro=True)[:], batched=True, batch_size=SHARD,
-                    num_proc=processes if processes > 1 else None, remove_columns=docs.column_names)
+    parts = (docs.select(range(i, min(i + SHARD, len(docs)))).flatten_indices() for i in range(0, len(docs), SHARD))
+    encode = partial(encode_docs, tokenizer=tokenizer, max_len=max_len, learn_intro=True)
+    return concatenate_datasets(shared_out(encode, parts, processes))
 
 
 def posed_collator(tokenizer: PreTrainedTokenizerFast, rate: float, objective: str) -> Callable:
@@ -91,12 +108,12 @@ def as_decoder(model: BertForMaskedLM) -> BertLMHeadModel:
     return decoder.to(model.device).eval()
 
 
-def score(objective: str, model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, preset: Preset, seed: int) -> dict:
+def score(objective: str, model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, preset: Preset) -> dict:
     """量成绩，都在测试集上：填空量遮盖处，接龙量正文；两样都练的，两样都量。"""
-    docs, result = generate("test", HELD, seed), {}
+    docs, result = generate("test", HELD), {}
     rows = encode_docs(docs, tokenizer, preset.max_len)
     if objective != "clm":
-        nats, accuracy = evaluate(model, fixed_batches(rows, mlm_collator(tokenizer, seed=seed), HELD), shift=False)
+        nats, accuracy = evaluate(model, fixed_batches(rows, mlm_collator(tokenizer, seed=0), HELD), shift=False)
         result |= {"test_masked_nats": nats, "test_masked_accuracy": accuracy}
     if objective != "mlm":
         nats, _ = evaluate(as_decoder(model), fixed_batches(rows, clm_collator(tokenizer), HELD), shift=True)
@@ -142,8 +159,8 @@ def make(kind: str, docs: Dataset, tokenizer: PreTrainedTokenizerFast, preset: P
     else:
         args = training_arguments(outputs_dir(preset) / f"build-{kind}", steps, preset, device, seed)
         train(model, encoded, posed_collator(tokenizer, preset.mask_rate, objective), args,
-              lambda m: tuple(score(objective, m, tokenizer, preset, seed).values())[:2])
-    info = describe(objective, preset, len(docs), steps, seed, device) | score(objective, model.eval(), tokenizer, preset, seed)
+              lambda m: tuple(score(objective, m, tokenizer, preset).values())[:2])
+    info = describe(objective, preset, len(docs), steps, seed, device) | score(objective, model.eval(), tokenizer, preset)
     return as_decoder(model) if kind == "clm" else model, info | ({"before": before} if before else {})
 
 
@@ -165,6 +182,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=PRESETS["cpu"].lr)
     parser.add_argument("--start", type=Path, help="从哪个检查点的权重出发；不写就从随机权重出发")
     parser.add_argument("--objective", choices=OBJECTIVES, help="练什么；不写就与检查点同名")
+    parser.add_argument("--seed", type=int, default=2026, help="文档和训练的随机种子；接着练时换一个，就换一批文档")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="几个进程生成和编码")
     options = parser.parse_args()
     kinds = options.kinds or list(KINDS)
@@ -172,7 +190,7 @@ def main() -> None:
         parser.error(f"只能做 {'、'.join(KINDS)}。")
     disable_progress_bar()
     preset = replace(PRESETS["cpu"], bf16=fast_bf16(), **LARGER | {"batch_size": options.batch_size, "lr": options.lr})
-    docs = training_documents(options.docs, 2026, options.processes)
+    docs = training_documents(options.docs, options.seed, options.processes)
     if options.start:
         _, tokenizer = load_folder(options.start, BertLMHeadModel)
     else:
@@ -180,7 +198,7 @@ def main() -> None:
         tokenizer = build_tokenizer("char", some["intro"][:] + some["body"][:], model_max_length=preset.max_len)
     for kind in kinds:
         steps = None if options.minutes else options.steps or STEPS[kind]
-        model, info = make(kind, docs, tokenizer, preset, steps=steps, minutes=options.minutes, processes=options.processes,
+        model, info = make(kind, docs, tokenizer, preset, options.seed, steps=steps, minutes=options.minutes, processes=options.processes,
                            start=options.start, objective=options.objective)
         save_checkpoint(model, tokenizer, SHIPPED / kind, info, half=True)
         print(json.dumps({kind: info}, ensure_ascii=False))
