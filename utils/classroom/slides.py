@@ -150,6 +150,13 @@ def join_lines(text: str) -> str:
     return re.sub(r"(?<=[^\x00-\x7f|])\n(?=[^\x00-\x7f|])", "", text)
 
 
+class _WithoutLinks(mistune.HTMLRenderer):
+    """链接只留字：投影片离开了课程文件夹，指向别的 notebook 的链接点不开。"""
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        return text
+
+
 def render(text: str) -> str:
     """Markdown 变成 HTML：公式变成 MathML（浏览器自己会画，不用脚本），写在源里的 HTML 一律转义。"""
     formulas: list[str] = []
@@ -161,7 +168,7 @@ def render(text: str) -> str:
 
     pieces = re.split(r"(```.*?```|`[^`\n]+`)", text, flags=re.S)           # 代码里的 $ 不是公式
     text = "".join(p if n % 2 else re.sub(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", keep, join_lines(p), flags=re.S) for n, p in enumerate(pieces))
-    html = mistune.create_markdown(escape=True, plugins=["table", "strikethrough"])(text)
+    html = mistune.create_markdown(renderer=_WithoutLinks(escape=True), plugins=["table", "strikethrough"])(text)
     return re.sub("\x02(\\d+)\x03", lambda m: formulas[int(m[1])], html)
 
 
