@@ -64,6 +64,7 @@ class Studio(anywidget.AnyWidget):
         self._begun, self._run, self._source = prefix, 0, None
         self._lettered: set[str] = set()                                  # 网页已经有了哪些字的字体
         super().__init__(prefix=prefix, **settings)
+        self._labels = set(str(self._esm))                                # 按钮、提示这些写在脚本里的字
         self.on_msg(self._heard)
 
     # ---- 写
@@ -180,7 +181,7 @@ class Studio(anywidget.AnyWidget):
     # ---- 与网页说话
     def _tell(self, message: dict) -> None:
         """把消息送给网页；里面有第一次出现的字，就附上这些字的字体：没有中文字体的机器上也不出方框。"""
-        fresh = (set(json.dumps(message, ensure_ascii=False)) | set(str(self._esm))) - self._lettered
+        fresh = (set(json.dumps(message, ensure_ascii=False)) | self._labels) - self._lettered
         self._lettered |= fresh
         self.send(message | {"font": font_face("".join(fresh))})
 

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from dataclasses import dataclass, field
 from html import escape
@@ -21,8 +19,8 @@ from pygments.lexers import PythonLexer
 
 from utils.checks.cells import tag
 from utils.classroom.release import FOLDED, notebook
-from utils.fonts import FAMILY, FONT_FILE
 from utils.notebooks import outputs
+from utils.web_fonts import font_face
 
 LONG = 130                                                # 一页上的话超过这么多字，就只留要点
 LINES = 14                                                # 文字输出最多几行
@@ -123,13 +121,14 @@ def outputs_html(cell: NotebookNode) -> list[str]:
             continue
         text = "".join(output.get("text", "") or ("" if "text/html" in data else data.get("text/plain", "")))
         if text.strip():
-            found.append(f'<pre class="out">{escape(_shorten(text, LINES))}</pre>')
+            found.append(f'<pre class="out">{escape("".join(_shorten(text, LINES)))}</pre>')
     return found
 
 
-def _shorten(text: str, limit: int) -> str:
+def _shorten(text: str, limit: int) -> tuple[str, str]:
+    """（留下的行，去掉了一些时添的一句，没有去掉就是空的）。"""
     lines = text.rstrip().splitlines()
-    return "\n".join(lines if len(lines) <= limit else [*lines[:limit - 1], f"……（共 {len(lines)} 行）"])
+    return ("\n".join(lines), "") if len(lines) <= limit else ("\n".join(lines[:limit - 1]), f"\n……（共 {len(lines)} 行）")
 
 
 def gist(text: str) -> str:
@@ -182,11 +181,9 @@ def _formula(latex: str, block: bool) -> str:
 def _slide(slide: Slide, where: str) -> str:
     text, code = render(gist(slide.text)), ""
     if slide.code.strip():
-        lines = slide.code.rstrip().splitlines()
-        kept = lines if len(lines) <= CODE_LINES else lines[:CODE_LINES - 1]
-        code = highlight("\n".join(kept), PythonLexer(), HtmlFormatter(nowrap=True, noclasses=True))
-        more = "" if len(kept) == len(lines) else f"……（共 {len(lines)} 行）"           # 不交给着色的：它不是 Python
-        code = f"<pre><code>{code}{more}</code></pre>"
+        kept, more = _shorten(slide.code, CODE_LINES)
+        code = highlight(kept, PythonLexer(), HtmlFormatter(nowrap=True, noclasses=True))      # 以换行收尾
+        code = f"<pre><code>{code}{more.lstrip()}</code></pre>"                # more 不交给着色的：它不是 Python
     outputs = "".join(slide.outputs)
     if slide.exercise:
         text = f'<div class="ask">{text}</div>'
@@ -206,21 +203,6 @@ def assets() -> tuple[str, str, str]:
 
     dist = Path(pyreveal.__file__).parent / "revealjs" / "dist"
     return tuple((dist / name).read_text(encoding="utf-8") for name in ("reveal.css", "reveal.js", "plugin/notes.js"))
-
-
-def font_face(text: str) -> str:
-    """课程自带的中文字体里，text 用到的那些字，裁成一份内嵌的字体：没有中文字体的电脑上也不会是方框。"""
-    from fontTools import subset
-    from fontTools.ttLib import TTFont
-
-    with TTFont(FONT_FILE) as font, io.BytesIO() as out:
-        cutter = subset.Subsetter(subset.Options(layout_features=[], hinting=False, notdef_outline=True))
-        cutter.populate(text=text)
-        cutter.subset(font)
-        font.flavor = "woff"
-        font.save(out)
-        data = base64.b64encode(out.getvalue()).decode("ascii")
-    return f"@font-face{{font-family:{FAMILY};src:url(data:font/woff;base64,{data}) format('woff')}}"
 
 
 def built(source: Path) -> NotebookNode:

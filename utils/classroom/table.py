@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utils.checks.verdict import OPEN, PASS, WRONG
 from utils.classroom.grading import Row
-from utils.classroom.slides import font_face
+from utils.web_fonts import font_face
 
 HEADER = ("学生", "notebook", "练习", "名字", "标题", "满分", "得分", "结果", "原因", "提示")
 MARKS = {PASS: ("✓", "pass"), WRONG: ("✗", "wrong"), OPEN: ("·", "open")}
