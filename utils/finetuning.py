@@ -89,12 +89,23 @@ def prefix_collator(tokenizer: PreTrainedTokenizerFast) -> Callable:
     return collate
 
 
+def _rehouse(model_class: type[PreTrainedModel], model: PreTrainedModel, weights: dict[str, torch.Tensor], is_decoder: bool):
+    new = model_class(type(model.config)(**(model.config.to_dict() | {"is_decoder": is_decoder})))
+    new.load_state_dict(weights)
+    return new.to(model.device).eval()
+
+
 def as_masked_lm(model: BertLMHeadModel) -> BertForMaskedLM:
     """把解码器的权重装回 BertForMaskedLM，看它还会不会填空；加了 LoRA 的，取不带 LoRA 的原来那副。"""
     weights = {name.replace(".base_layer.", "."): w for name, w in model.state_dict().items() if ".lora_" not in name}
-    back = BertForMaskedLM(type(model.config)(**(model.config.to_dict() | {"is_decoder": False})))
-    back.load_state_dict(weights)
-    return back.to(model.device).eval()
+    return _rehouse(BertForMaskedLM, model, weights, is_decoder=False)
+
+
+def as_decoder(model: BertForMaskedLM) -> BertLMHeadModel:
+    """同一副权重，装进因果解码器。"""
+    decoder = _rehouse(BertLMHeadModel, model, model.state_dict(), is_decoder=True)
+    decoder.loss_type = "ForCausalLM"
+    return decoder
 
 
 def adapt(model: PreTrainedModel, encoded: Dataset, collate: Callable, steps: int, preset: Preset, folder: Path, seed: int,

@@ -25,7 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 from utils.checkpoints import KINDS, load_folder, save_checkpoint
 from utils.corpus import floor, generate
 from utils.environment import PRESETS, SHIPPED, Preset, fast_bf16, outputs_dir, pick_device, set_seed
-from utils.finetuning import HIDDEN, as_masked_lm
+from utils.finetuning import HIDDEN, as_decoder, as_masked_lm
 from utils.gpu_loop import OBJECTIVES, clocked, pose, token_table
 from utils.initialization import prepare_heads
 from utils.tokenization import build_tokenizer
@@ -98,14 +98,6 @@ def posed_collator(tokenizer: PreTrainedTokenizerFast, rate: float, objective: s
         return {"input_ids": inputs, "labels": labels, "attention_mask": torch.where(visible, 0.0, HIDDEN)}
 
     return collate
-
-
-def as_decoder(model: BertForMaskedLM) -> BertLMHeadModel:
-    """同一副权重，装进因果解码器。"""
-    decoder = BertLMHeadModel(type(model.config)(**(model.config.to_dict() | {"is_decoder": True})))
-    decoder.load_state_dict(model.state_dict())
-    decoder.loss_type = "ForCausalLM"
-    return decoder.to(model.device).eval()
 
 
 def score(objective: str, model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, preset: Preset) -> dict:
