@@ -13,7 +13,7 @@ from utils.facts import check_facts, literal_facts
 def with_mentions(rng, swap=None, by=None):
     """抽一篇文档，并记下正文里每一处变量 [（变量，属性，写成的文字）]；swap 是要改写成 by 的那一处的序号。"""
     grammar, mentions, now = copy.copy(news_grammar()), [], []
-    plain_emit, plain_surface = news_grammar()._emit, news_grammar()._surface
+    plain_emit, plain_surface = news_grammar()._emit, news_grammar().surface
 
     def surface(schema, name, attribute, value):
         text = plain_surface(schema, name, attribute, value)
@@ -29,7 +29,7 @@ def with_mentions(rng, swap=None, by=None):
                 now[:] = [part]
         return type(grammar)._emit(grammar, schema, nodes, *rest)
 
-    grammar._surface, grammar._emit = surface, emit
+    grammar.surface, grammar._emit = surface, emit
     assert plain_emit.__func__ is type(grammar)._emit
     return grammar.sample(rng), mentions
 

@@ -86,7 +86,7 @@ class Grammar:
                 if name not in values:
                     score += self._draw(schema, name, attribute, values, rng)
                 seen.add(name)
-                pieces.append(self._surface(schema, name, attribute, values[name]))
+                pieces.append(self.surface(schema, name, attribute, values[name]))
         return score
 
     def _draw(self, schema, name, attribute, values, rng) -> float:
@@ -98,7 +98,7 @@ class Grammar:
                 values[name] = str(evaluate(variable.spec, values))
                 return 0.0
             if variable.kind == "int":
-                choices = range(*self._bounds(variable, values))
+                choices = range(*self.bounds(variable, values))
                 if not choices:
                     raise GrammarError(f"{schema.category}/{schema.name}：整数 {name} 的范围是空的：{choices}")
                 values[name] = str(choices[int(rng.random() * len(choices))])
@@ -110,11 +110,11 @@ class Grammar:
             raise GrammarError(f"{schema.category}/{schema.name}：抽 {name} 时，它依靠的 {missing} 还没有在文中出现。") from None
 
     @staticmethod
-    def _bounds(variable: Variable, values: dict[str, str]) -> tuple[int, int, int]:
+    def bounds(variable: Variable, values: dict[str, str]) -> tuple[int, int, int]:
         low, high, step = (evaluate(e, values) for e in variable.spec)
         return low, high + 1, step
 
-    def _surface(self, schema, name, attribute, value) -> str:
+    def surface(self, schema, name, attribute, value) -> str:
         if attribute is None:
             return value
         lexicon = self.lexicon_of(schema, name)
@@ -180,11 +180,11 @@ class Grammar:
         variable = schema.variables[name]
         if name in values or variable.kind == "derived":
             filled = values if name in values else values | {name: str(evaluate(variable.spec, values))}
-            surface = self._surface(schema, name, attribute, filled[name])
+            surface = self.surface(schema, name, attribute, filled[name])
             if text.startswith(surface, pos):
                 yield pos + len(surface), filled, 0.0
         elif variable.kind == "int":
-            choices = range(*self._bounds(variable, values))
+            choices = range(*self.bounds(variable, values))
             digits = DIGITS.match(text, pos)
             for end in range(pos + 1, digits.end() + 1) if digits else ():
                 if int(text[pos:end]) in choices:
