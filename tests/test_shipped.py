@@ -89,3 +89,28 @@ def test_posed_causally_the_model_is_the_decoder(docs, tokenizer):
 def test_one_way_of_saying_how_long(how, docs, tokenizer):
     with pytest.raises(ValueError, match="恰好给一个"):
         S.make("mlm", docs, tokenizer, PRESET, **how)
+
+
+def run_main(monkeypatch, tmp_path, *arguments):
+    """跑命令行入口，只看它要做多大的模型；不生成，不训练。"""
+    made = []
+    monkeypatch.setattr("sys.argv", ["shipped", *arguments])
+    monkeypatch.setattr(S, "training_documents", lambda n, seed, processes: generate("train", 5))
+    monkeypatch.setattr(S, "make", lambda kind, docs, tokenizer, preset, *rest, **how: made.append((kind, preset)) or (None, {}))
+    monkeypatch.setattr(S, "save_checkpoint", lambda *rest, **how: tmp_path)
+    S.main()
+    return [(kind, preset.layers, preset.hidden, preset.heads, preset.lr) for kind, preset in made]
+
+
+def test_size_on_the_command_line(monkeypatch, tmp_path):
+    usual = PRESETS["cpu"]
+    assert run_main(monkeypatch, tmp_path) == [(kind, 4, usual.hidden, usual.heads, usual.lr) for kind in S.KINDS]
+    assert run_main(monkeypatch, tmp_path, "clm", "--layers", "6", "--hidden", "256", "--lr", "0.002") == [("clm", 6, 256, 8, 0.002)]
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["--hidden", "200"], "32 的倍数"), (["--layers", "6", "--start", "somewhere"], "已经定了大小")])
+def test_sizes_that_cannot_be(arguments, said, monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_main(monkeypatch, tmp_path, "clm", *arguments)
+    assert said in capsys.readouterr().err

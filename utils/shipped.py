@@ -44,6 +44,7 @@ from utils.training import (
 SHARD = 4000                                             # 一次生成多少篇；每一份用自己的随机种子
 HELD = 500                                               # 成绩在多少篇测试文档上量
 LARGER = {"layers": 4, "batch_size": 16}                 # 比预设 cpu 大一档：多一层，每步多一倍的文档
+HEAD = PRESETS["cpu"].hidden // PRESETS["cpu"].heads     # 一个头几维
 STEPS = {"mlm": 16000, "clm": 16000}                     # 两核 CPU 上，每个不到一小时
 
 
@@ -172,6 +173,8 @@ def main() -> None:
     parser.add_argument("--docs", type=int, default=200000)
     parser.add_argument("--batch-size", type=int, default=LARGER["batch_size"])
     parser.add_argument("--lr", type=float, default=PRESETS["cpu"].lr)
+    parser.add_argument("--layers", type=int, help=f"几层，不写是 {LARGER['layers']}；接着练时由出发的权重定")
+    parser.add_argument("--hidden", type=int, help=f"几维，不写是 {PRESETS['cpu'].hidden}；每 {HEAD} 维一个头")
     parser.add_argument("--start", type=Path, help="从哪个检查点的权重出发；不写就从随机权重出发")
     parser.add_argument("--objective", choices=OBJECTIVES, help="练什么；不写就与检查点同名")
     parser.add_argument("--seed", type=int, default=2026, help="文档和训练的随机种子；接着练时换一个，就换一批文档")
@@ -180,8 +183,14 @@ def main() -> None:
     kinds = options.kinds or list(KINDS)
     if set(kinds) - set(KINDS):
         parser.error(f"只能做 {'、'.join(KINDS)}。")
+    if options.start and (options.layers or options.hidden):
+        parser.error("--start 的权重已经定了大小，不要再写 --layers 或 --hidden。")
+    if options.hidden and options.hidden % HEAD:
+        parser.error(f"--hidden 要是 {HEAD} 的倍数（每 {HEAD} 维一个头），得到的是 {options.hidden}。")
     disable_progress_bar()
-    preset = replace(PRESETS["cpu"], bf16=fast_bf16(), **LARGER | {"batch_size": options.batch_size, "lr": options.lr})
+    hidden = options.hidden or PRESETS["cpu"].hidden
+    preset = replace(PRESETS["cpu"], bf16=fast_bf16(), batch_size=options.batch_size, lr=options.lr,
+                     layers=options.layers or LARGER["layers"], hidden=hidden, heads=hidden // HEAD)
     docs = training_documents(options.docs, options.seed, options.processes)
     if options.start:
         _, tokenizer = load_folder(options.start, BertLMHeadModel)
