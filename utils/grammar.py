@@ -111,10 +111,12 @@ class Grammar:
 
     @staticmethod
     def bounds(variable: Variable, values: dict[str, str]) -> tuple[int, int, int]:
+        """整数变量能取的数，写成 range 的三个参数；values 是已知的变量，缺了范围所依靠的就抛出 KeyError。"""
         low, high, step = (evaluate(e, values) for e in variable.spec)
         return low, high + 1, step
 
-    def surface(self, schema, name, attribute, value) -> str:
+    def surface(self, schema: Schema, name: str, attribute: str | None, value: str) -> str:
+        """变量取这个值时写出来的字：attribute 是 None 就是值本身，否则是它的那个属性；没有这个属性就抛出 GrammarError。"""
         if attribute is None:
             return value
         lexicon = self.lexicon_of(schema, name)
