@@ -96,13 +96,14 @@ def load_folder(folder: Path, model_class: type[PreTrainedModel],
     return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def causal_docs(folder: Path) -> int:
-    """这个检查点练接龙一共练了多少篇次：course.json 里的这一段，加上 before 里的前几段。
+def stages(folder: Path) -> list[dict]:
+    """这个检查点是分几段练出来的：course.json 里的这一段，再往前是它的 before，一直到头。
 
-    异常：
-        KeyError: course.json 里没有记（不是 utils.shipped 做的）。
+    返回：
+        各段的说明，最后练的在最前面；各段的项目见 utils.shipped.describe。
     """
-    info, total = json.loads((folder / "course.json").read_text(encoding="utf-8")), 0
+    found, info = [], json.loads((folder / "course.json").read_text(encoding="utf-8"))
     while info:
-        total, info = total + info["causal_docs"], info.get("before")
-    return total
+        found.append(info)
+        info = info.get("before")
+    return found

@@ -1,9 +1,9 @@
 """制作课程附带的检查点：`python -m utils.shipped`，或只做其中一个，例如 `python -m utils.shipped mlm`。
 
-两个检查点大小相同，起点都是 prepare_heads，只差目标：mlm 填空；clm 接龙，导语也计损失，所以它既会从导语写正文，也会接着
+两个检查点起点都是 prepare_heads，只差目标：mlm 填空；clm 接龙，导语也计损失，所以它既会从导语写正文，也会接着
 「今天是个」写导语。`--objective both` 一半文档接龙、一半填空（UniLM，Dong 等，2019）；`--start` 从已有的检查点接着练，几段可以首尾相接。
 练多久有两种说法：`--steps` 用 Trainer，练到第几步都能停下再续；`--minutes` 用 utils/gpu_loop.py 里那个精简的循环，数据全在设备上，
-适合 GPU，不能续。
+适合 GPU，不能续。clm 最后还要插进一层，专帮照抄：utils/copy_training.py。
 """
 
 from __future__ import annotations

@@ -491,19 +491,22 @@ for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
 # %% [markdown]
 # ### 4.4 预测附带的模型
 #
-# 附带的续写模型（`clm`）大得多，数据也多得多。它的成绩写在它自己的 `course.json` 里。用全部下了坡的小模型拟合一次，外推过去：
+# 附带的续写模型（`clm`）大得多，数据也多得多。它的成绩写在它自己的 `course.json` 里。它有一层是后来插进去的，专帮照抄
+# （[08](08_clm_finetuning.ipynb) 第 12 节），那不是这条律说的练法，所以拿加这一层之前的那一段来考。用全部下了坡的小模型拟合一次，外推过去：
 
 # %%
-from utils.checkpoints import causal_docs, find_checkpoint
+from utils.checkpoints import find_checkpoint, stages
 from utils.scaling_law import layer_parameters
 
-folder, _ = find_checkpoint("clm", preset, prefer="shipped")
-info = json.loads((folder / "course.json").read_text(encoding="utf-8"))
+past = stages(find_checkpoint("clm", preset, prefer="shipped")[0])
+plain = [stage for stage in past if stage["objective"] != "copy"]                 # 加层之前的各段，最后练的在前
 clm, _, _ = load_checkpoint("clm", BertLMHeadModel, preset=preset, prefer="shipped", is_decoder=True)
-n = layer_parameters(clm)
-tokens = causal_docs(folder) * np.mean([r.tokens / r.docs for r in runs])         # 练过的篇次 × 一篇有几个计损失的词元
+L = clm.config.num_hidden_layers
+n = layer_parameters(clm) * (L - (len(past) - len(plain))) / L                    # 去掉插进去的层
+docs_seen = sum(stage["causal_docs"] for stage in plain)
+tokens = docs_seen * np.mean([r.tokens / r.docs for r in runs])                   # 练过的篇次 × 一篇有几个计损失的词元
 law = fit_law(runs, E)
-guess, truth = float(law(n, tokens)), info["test_body_nats"]
+guess, truth = float(law(n, tokens)), plain[0]["test_body_nats"]
 print(f"参数是小模型里最大的 {n / max(r.parameters for r in runs):.1f} 倍，词元是 {tokens / max(r.tokens for r in runs):.0f} 倍")
 print(f"预测 {guess:.3f}，实测 {truth:.3f}，下限 {E:.3f}：高出下限的部分，预测是实测的 {(guess - E) / (truth - E):.2f} 倍")
 lesson.record("附带的续写模型：预测的损失", guess, "奈特/词元")

@@ -1,0 +1,222 @@
+"""给附带的 clm 加上照抄层，练好：`torchrun --nproc_per_node 2 -m utils.copy_training`。
+
+分四步：新层先学会什么也不做；再只教引路，让照抄的头看到该抄的字；然后把全部损失合在一起，练新层；最后连它上面的层一起，
+用小的学习率，把引路时碰坏的套话修好。后两步的文档，一部分自然地抽，其余专挑写得最糟的几处，哪几处边练边重新量。
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from random import Random
+from time import perf_counter
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from transformers import BertLMHeadModel, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
+
+from utils.checkpoints import load_folder, save_checkpoint, stages
+from utils.copy_layer import CopyLayer, copying_head, grow
+from utils.corpus import generate as generate_docs
+from utils.corpus import news_grammar
+from utils.environment import PRESETS, SHIPPED, fast_bf16, pick_device, set_seed
+from utils.facts import check_facts
+from utils.generation import generate
+from utils.grammar import Grammar
+from utils.practice import Batch, Exercise, Focus, Place, by_place, collate, documents, exercise
+from utils.shipped import HELD, score
+
+PHASES = {"identity": 0.02, "routing": 0.12, "copying": 0.44, "whole": 0.42}     # 四步各占多少时间
+FALL = {"identity": 0.4, "routing": 0.4, "copying": 0.35, "whole": 1.0}          # 各步最后这么大一份时间里，学习率线性降到 0
+WHOLE = 0.3                                               # 第四步的学习率是前三步的多少倍
+NATURAL = {"copying": 0.3, "whole": 0.5}                  # 后两步里，自然抽取的文档占多少，其余专练最糟的几处
+SCHEMAS = 40                                              # 专练多少个模式
+BATCHES = 8                                               # 一次抽够几批的文档，按长度排好再切，少补一些填充
+SURVEY = 1500                                             # 后两步之前，每个进程用多少篇自然的文档量各处
+WARMUP = 50                                               # 学习率升温多少步
+SAMPLE = 96                                               # 用多少篇文档找照抄的头、量新层的输入
+SAY = 60                                                  # 每隔多少秒说一次进展
+
+
+def everyone(items: list) -> list:
+    """各个进程的列表接在一起；只有一个进程就原样返回。"""
+    if not dist.is_initialized():
+        return items
+    gathered = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, items)
+    return [item for one in gathered for item in one]
+
+
+class Practice:
+    """四步练法。几个进程时各抽各的文档，每一步各看 batch_size 篇，梯度取平均。
+
+    参数：
+        layer: CopyLayer，已在设备上。
+        vocabulary, grammar: 词表（同 exercise）、语法。
+        lr: 学习率。
+        batch_size: 每个进程每步几篇。
+        seed: 文档的随机种子。
+        say: 每隔一阵叫它一次，给它一句话的进展。
+    """
+
+    def __init__(self, layer: CopyLayer, vocabulary: dict[str, int], grammar: Grammar, lr: float, batch_size: int, seed: int,
+                 say: Callable[[str], None] = lambda text: None):
+        self.layer, self.vocabulary, self.grammar, self.lr, self.batch_size, self.say = layer, vocabulary, grammar, lr, batch_size, say
+        self.rng = Random(f"{seed}-{dist.get_rank() if dist.is_initialized() else 0}")
+        self.focus, self.max_len = Focus(), layer.model.config.max_position_embeddings
+
+    def exercises(self, places: Sequence[Place] = ()) -> Iterator[Exercise]:
+        """没有尽头的练习题；places 同 documents。"""
+        return (exercise(self.grammar, d, self.vocabulary) for d in documents(self.grammar, self.rng, self.max_len, list(places)))
+
+    def groups(self, natural_share: float) -> Iterator[list[Exercise]]:
+        """没有尽头的批，一批之内长短相近；自然抽取的占 natural_share，其余专练最糟的几处。"""
+        natural, n = self.exercises(), BATCHES * self.batch_size
+        share = round(natural_share * n)
+        while True:
+            some = list(islice(natural, share))
+            if share < n:
+                some += islice(self.exercises(self.focus.costliest(self.grammar, SCHEMAS)), n - share)
+            some.sort(key=lambda e: len(e.ids))
+            groups = [some[start:start + self.batch_size] for start in range(0, n, self.batch_size)]
+            self.rng.shuffle(groups)
+            yield from groups
+
+    def batch(self, group: Sequence[Exercise]) -> Batch:
+        return collate(group, self.layer.pad, self.rng, self.layer.model.device)
+
+    def survey(self) -> None:
+        """用自然的文档量各处写得怎样。"""
+        results, some = [], sorted(islice(self.exercises(), SURVEY), key=lambda e: len(e.ids))
+        with torch.no_grad():
+            for start in range(0, len(some), self.batch_size):
+                group = some[start:start + self.batch_size]
+                batch = self.batch(group)
+                results += by_place(group, batch, self.layer(batch)[2])
+        self.focus.measure(everyone(results))
+
+    def run(self, minutes: float) -> int:
+        """四步练完（就地更新），返回后两步（接龙的损失都算上的）一共练了多少步。
+
+        参数：
+            minutes: 四步一共几分钟，不含中间量各处的时间。
+        异常：
+            FloatingPointError: 损失不再是数，训练发散了。
+        """
+        new, layer, results = list(self.layer.new.parameters()), self.layer, []
+
+        def everything(batch: Batch, group: list[Exercise]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            loss, parts, nats = layer(batch)
+            results.extend(by_place(group, batch, nats))
+            if len(results) >= BATCHES * self.batch_size:
+                self.focus.update(everyone(results))
+                results.clear()
+            return loss, parts
+
+        self.phase("identity", minutes, new, lambda batch, group: (layer.identity(batch), {}))
+        self.phase("routing", minutes, new, lambda batch, group: (layer.routing(batch), {}))
+        self.survey()
+        steps = self.phase("copying", minutes, layer.trained(), everything)
+        layer.thaw()
+        self.survey()
+        return steps + self.phase("whole", minutes, layer.trained(), everything)
+
+    def phase(self, name: str, minutes: float, params: list[nn.Parameter], losses: Callable) -> int:
+        """PHASES 里的一步，minutes 是四步一共几分钟；losses(batch, group) 给出（损失，{各项}）。返回练了多少步。"""
+        device, rate = self.layer.model.device, self.lr * (WHOLE if name == "whole" else 1.0)
+        optimizer = torch.optim.AdamW(params, lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        clock, steps, said, told, sums, began = torch.zeros(1, device=device), 0, 0.0, 0, {}, perf_counter()
+        for group in self.groups(NATURAL.get(name, 1.0)):
+            clock.fill_(perf_counter() - began)
+            if dist.is_initialized():
+                dist.broadcast(clock, 0)                  # 都听第一个进程的钟，停在同一步
+            now = clock.item()
+            done = now / (60 * minutes * PHASES[name])
+            if done >= 1:
+                break
+            for settings in optimizer.param_groups:
+                settings["lr"] = rate * min(steps / WARMUP, 1.0, (1 - done) / FALL[name])
+            loss, parts = losses(self.batch(group), group)
+            if not loss.isfinite():
+                raise FloatingPointError(f"第 {steps} 步的损失是 {loss.item()}：训练发散了。请把学习率（现在 {rate}）减半再来。")
+            loss.backward()
+            if dist.is_initialized():
+                for p in params:
+                    dist.all_reduce(p.grad)
+                    p.grad /= dist.get_world_size()
+            nn.utils.clip_grad_norm_(params, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            steps += 1
+            for part, x in {"合计": loss, **parts}.items():
+                sums[part] = sums.get(part, 0.0) + x.item()
+            if now > said + SAY:
+                hard = f"；还有 {sum(nats > 1 for nats in self.focus.nats.values())} 处平均丢 1 奈特以上" if self.focus.nats else ""
+                self.say(f"{name} {now / 60:.0f} 分钟，{steps} 步，每篇：" +
+                         "，".join(f"{part} {x / (steps - told):.3f}" for part, x in sums.items()) + hard)
+                said, told, sums = now, steps, {}
+        return steps
+
+
+def faithful(model: BertLMHeadModel, tokenizer: PreTrainedTokenizerFast, n_docs: int = HELD) -> float:
+    """测试集的前 n_docs 篇，贪心写正文，与导语的事实全都相符的占多大一份。"""
+    intros = generate_docs("test", n_docs)["intro"][:]
+    bodies = generate(model, tokenizer, intros)
+    return sum(check_facts(intro, body).faithful for intro, body in zip(intros, bodies, strict=True)) / n_docs
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """命令行入口。"""
+    parser = argparse.ArgumentParser(prog="python -m utils.copy_training", description="给附带的 clm 加上照抄层；torchrun 之下就是多进程")
+    parser.add_argument("--from", dest="start", type=Path, default=SHIPPED / "clm", help="从哪个检查点出发")
+    parser.add_argument("--out", type=Path, default=SHIPPED / "clm", help="存到哪里")
+    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--batch-size", type=int, default=24, help="每个进程每步几篇")
+    parser.add_argument("--seed", type=int, default=2026, help="文档的随机种子")
+    options = parser.parse_args(arguments)
+    disable_progress_bar()
+    processes, device, grammar = int(os.environ.get("WORLD_SIZE", 1)), pick_device(), news_grammar()
+    if processes > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    set_seed(options.seed)
+    model, tokenizer = load_folder(options.start, BertLMHeadModel)
+    vocabulary, before = tokenizer.get_vocab(), stages(options.start)[0]
+    if "copy_layer" in before:
+        raise SystemExit(f"{options.start} 已经加过照抄层了。请用 --from 指一个没有加过的。")
+    some = [exercise(grammar, d, vocabulary) for d in islice(documents(grammar, Random(0), PRESETS["cpu"].max_len), SAMPLE)]
+    at, head = copying_head(model, some)
+    model = grow(model, collate(some, tokenizer.pad_token_id, Random(0), torch.device("cpu")).ids, tokenizer.pad_token_id, at)
+    layer = CopyLayer(model.to(device), at, head, device.type == "cuda" or fast_bf16())
+    if dist.is_initialized():
+        for p in layer.trained():
+            dist.broadcast(p.data, 0)
+
+    def say(text: str) -> None:
+        if first:
+            print(text, flush=True)
+
+    say(f"照抄的头：层 {at} · 头 {head}，新层插在它下面")
+    steps = Practice(layer, vocabulary, grammar, options.lr, options.batch_size, options.seed, say).run(options.minutes)
+    if first:
+        docs = steps * options.batch_size * processes
+        info = {"objective": "copy", "copy_layer": at, "lr": options.lr, "steps": steps,
+                "documents_per_step": options.batch_size * processes, "causal_docs": docs, "masked_docs": 0, "n_docs": docs,
+                "seed": options.seed, "device": device.type}
+        info |= score("clm", model.eval(), tokenizer, PRESETS["cpu"]) | {"test_faithful": faithful(model, tokenizer)}
+        save_checkpoint(model, tokenizer, options.out, info | {"before": before}, half=True)
+        print(json.dumps(info, ensure_ascii=False))
+    if processes > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
