@@ -6,6 +6,7 @@ from random import Random
 import pytest
 import torch
 from datasets import Dataset
+from transformers import BertLMHeadModel
 
 from utils import practice as P
 from utils.checkpoints import load_folder
@@ -19,8 +20,6 @@ GRAMMAR = news_grammar()
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    from transformers import BertLMHeadModel
-
     return load_folder(SHIPPED / "clm", BertLMHeadModel)[1]
 
 

@@ -149,7 +149,7 @@ class CopyLayer(nn.Module):
         with torch.no_grad():
             return through(self.below, self.before.bert.embeddings(ids))
 
-    def widely(self) -> torch.autocast:
+    def mixed(self) -> torch.autocast:
         """矩阵乘法用 bf16 的范围。"""
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.half)
 
@@ -167,13 +167,13 @@ class CopyLayer(nn.Module):
     def routing(self, batch: Batch) -> torch.Tensor:
         """第二步：只教引路，不用过上面的层，快得多。"""
         old = self.bottom(batch.ids).float()
-        with self.widely():
+        with self.mixed():
             new = self.new(old)
         parts = self.attention_losses(batch, old, new.float())
         return sum(WEIGHTS[name] * loss for name, loss in parts.items()) + SAME * self.sameness(batch.ids, old, new.float())
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
-        """第三步：算一批的全部损失。
+        """后两步：算一批的全部损失。
 
         返回：
             （加权之后的损失，每篇；{各项的名字：每篇的奈特数}；定了的各位置上的 −log p (N,)）。
@@ -183,7 +183,7 @@ class CopyLayer(nn.Module):
         with torch.no_grad():
             prompt = through(self.skipped, old[:int(row.max()) + 1])[row, column]             # (K, D)
             before = self.before.cls(prompt).float().log_softmax(-1)                          # (K, V)
-        with self.widely():
+        with self.mixed():
             new = self.new(old.float())
             top = through(self.above, new)                                                    # (B, T, D)
             flat = top.flatten(0, 1)                                                          # (B·T, D)

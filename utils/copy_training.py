@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -26,11 +27,11 @@ from utils.copy_layer import CopyLayer, copying_head, grow
 from utils.corpus import generate as generate_docs
 from utils.corpus import news_grammar
 from utils.environment import PRESETS, SHIPPED, fast_bf16, pick_device, set_seed
-from utils.facts import check_facts
 from utils.generation import generate
 from utils.grammar import Grammar
+from utils.metrics import fidelity
 from utils.practice import Batch, Exercise, Focus, Place, by_place, collate, documents, exercise
-from utils.shipped import HELD, score
+from utils.shipped import HELD, describe, score
 
 PHASES = {"identity": 0.02, "routing": 0.12, "copying": 0.44, "whole": 0.42}     # 四步各占多少时间
 FALL = {"identity": 0.4, "routing": 0.4, "copying": 0.35, "whole": 1.0}          # 各步最后这么大一份时间里，学习率线性降到 0
@@ -167,8 +168,7 @@ class Practice:
 def faithful(model: BertLMHeadModel, tokenizer: PreTrainedTokenizerFast, n_docs: int = HELD) -> float:
     """测试集的前 n_docs 篇，贪心写正文，与导语的事实全都相符的占多大一份。"""
     intros = generate_docs("test", n_docs)["intro"][:]
-    bodies = generate(model, tokenizer, intros)
-    return sum(check_facts(intro, body).faithful for intro, body in zip(intros, bodies, strict=True)) / n_docs
+    return fidelity(intros, generate(model, tokenizer, intros)).faithful
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -206,10 +206,8 @@ def main(arguments: list[str] | None = None) -> None:
     say(f"照抄的头：层 {at} · 头 {head}，新层插在它下面")
     steps = Practice(layer, vocabulary, grammar, options.lr, options.batch_size, options.seed, say).run(options.minutes)
     if first:
-        docs = steps * options.batch_size * processes
-        info = {"objective": "copy", "copy_layer": at, "lr": options.lr, "steps": steps,
-                "documents_per_step": options.batch_size * processes, "causal_docs": docs, "masked_docs": 0, "n_docs": docs,
-                "seed": options.seed, "device": device.type}
+        preset = replace(PRESETS["cpu"], lr=options.lr, batch_size=options.batch_size * processes)
+        info = describe("clm", preset, steps * preset.batch_size, steps, options.seed, device) | {"objective": "copy", "copy_layer": at}
         info |= score("clm", model.eval(), tokenizer, PRESETS["cpu"]) | {"test_faithful": faithful(model, tokenizer)}
         save_checkpoint(model, tokenizer, options.out, info | {"before": before}, half=True)
         print(json.dumps(info, ensure_ascii=False))
