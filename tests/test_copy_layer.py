@@ -1,6 +1,7 @@
 """utils.copy_layer、utils.copy_training：新层起点几乎不改变写出来的分布，各项损失等于照定义算的，冻住的不动，练了确实在学。"""
 
 import json
+from copy import deepcopy
 from functools import partial
 from itertools import count, islice
 from random import Random
@@ -17,6 +18,7 @@ from utils.attention import eager_attention
 from utils.checkpoints import load_folder, save_checkpoint
 from utils.corpus import news_grammar
 from utils.environment import PRESETS, SHIPPED
+from utils.generation import generate
 from utils.practice import documents, exercise
 from utils.processes import launch, torchrun
 from utils.training import bert_config
@@ -50,9 +52,8 @@ def grown(shipped, exercises):
 def whole(exercises):
     """不抽样的一批。"""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(practice, "TEXT", 1.0)
         patch.setattr(practice, "PROMPT", 1)
-        return practice.collate(exercises, 0, Random(0), CPU)
+        return practice.collate(exercises, 0, Random(0), CPU, text=1.0)
 
 
 def log_p(model, ids):
@@ -147,7 +148,7 @@ def test_practice_moves_the_new_layer_alone_and_teaches_it(shipped, grown, exerc
         said.append(text)
         changed.append({k for k, v in grown.state_dict().items() if not torch.equal(v, before[k])})
 
-    steps = T.Practice(layer, shipped[1].get_vocab(), GRAMMAR, 1e-3, 8, 5, say).run(3)
+    steps = T.Practice(layer, shipped[1], GRAMMAR, 1e-3, 8, 5, say).run(3)
     end = layer(batch)[1]
     assert 80 < steps < 90 and end["copy"] < 0.8 * start["copy"]
     names = [text.split()[0] for text in said]
@@ -160,13 +161,52 @@ def test_practice_moves_the_new_layer_alone_and_teaches_it(shipped, grown, exerc
         assert bool(head) == (name != "routing") and bool(above) == (name == "whole")
 
 
+def test_prompt_is_compared_with_the_start(grown, exercises):
+    """刚插进去：导语与没有新层时比；接着练：与现在比，所以一步没练时一点不差。"""
+    grown, batch = deepcopy(grown), whole(exercises)
+    with torch.no_grad():
+        grown.bert.encoder.layer[1].output.LayerNorm.weight.mul_(1.2)                             # 练过的样子
+    prompt = {fresh: C.CopyLayer(grown, 1, 0, half=False, fresh=fresh)(batch)[1]["prompt"].item() for fresh in (True, False)}
+    assert prompt[True] > 1e-2 and abs(prompt[False]) < 1e-4
+
+
+def test_copying_head_of_one_layer(shipped, exercises):
+    layer, head = C.copying_head(shipped[0], exercises)
+    assert C.copying_head(shipped[0], exercises, only=layer) == (layer, head)
+    other = (layer + 1) % shipped[0].config.num_hidden_layers
+    assert C.copying_head(shipped[0], exercises, only=other)[0] == other
+
+
 def test_first_step_learns_to_do_nothing(grown, exercises, shipped, monkeypatch):
     monkeypatch.setattr(T, "perf_counter", partial(next, count()))
     layer, batch = C.CopyLayer(grown, 1, 0, half=False), whole(exercises)
     start = layer.identity(batch).item()
-    practice_of = T.Practice(layer, shipped[1].get_vocab(), GRAMMAR, 1e-3, 8, 5)
-    practice_of.phase("identity", 1.5 / T.PHASES["identity"], list(layer.new.parameters()), lambda some, group: (layer.identity(some), {}))
+    practice_of = T.Practice(layer, shipped[1], GRAMMAR, 1e-3, 8, 5)
+    practice_of.phase("identity", 1.5, list(layer.new.parameters()), lambda some, group: (layer.identity(some), {}))
     assert layer.identity(batch).item() < 0.3 * start
+
+
+def test_its_own_bodies_show_where_it_slips(shipped, grown, monkeypatch):
+    """常写错的模式多抽；写错的机会按有没有守住事实来记；题目考到写错的那个字。"""
+    practice_of = T.Practice(C.CopyLayer(grown, 1, 0, half=False), shipped[1], GRAMMAR, 1e-3, 8, 5)
+    names = list(practice_of.slips)[:2]
+    practice_of.slips.update({name: float(name in names) for name in practice_of.slips})
+    intros, facts = [], T.check_facts
+
+    def write(model, tokenizer, asked):
+        intros.extend(asked)
+        return generate(model, tokenizer, asked)
+
+    monkeypatch.setattr(T, "generate", write)
+    some = practice_of.own(24)
+    assert {e.schema for e in some} == set(names) and len(intros) == 24
+    bodies = generate(grown, shipped[1], intros)
+    expected = dict.fromkeys(names, 1.0)
+    for e, intro, body in zip(some, intros, bodies, strict=True):
+        expected[e.schema] = T.FORGET * expected[e.schema] + (1 - T.FORGET) * (not facts(intro, body).faithful)
+        text = shipped[1].convert_ids_to_tokens(e.ids[e.prompt + 1:])
+        assert body.startswith("".join(text)) or "[UNK]" in text
+    assert {name: practice_of.slips[name] for name in names} == pytest.approx(expected)
 
 
 def test_divergence_is_said(shipped, grown):
@@ -174,11 +214,11 @@ def test_divergence_is_said(shipped, grown):
     with torch.no_grad():
         layer.new.output.dense.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="减半"):
-        T.Practice(layer, shipped[1].get_vocab(), GRAMMAR, 1e-3, 8, 5).run(1)
+        T.Practice(layer, shipped[1], GRAMMAR, 1e-3, 8, 5).run(1)
 
 
 def test_two_processes(shipped, tmp_path):
-    """两个进程练一个小模型：存下的多一层，原来的经过记在 before 里；再从它出发，就说已经加过了。"""
+    """两个进程练一个小模型：存下的多一层，原来的经过记在 before 里；再从它出发，不再加层，只练新层和它上面的。"""
     tokenizer = shipped[1]
     torch.manual_seed(0)
     small = BertLMHeadModel(bert_config(PRESETS["smoke"], tokenizer, is_decoder=True, max_position_embeddings=256))
@@ -196,5 +236,11 @@ def test_two_processes(shipped, tmp_path):
             torch.testing.assert_close(a, b.half().float(), atol=0, rtol=0)
     assert one.config.num_hidden_layers == small.config.num_hidden_layers + 1
     torch.testing.assert_close(one.bert.embeddings.word_embeddings.weight, small.bert.embeddings.word_embeddings.weight.half().float())
-    with pytest.raises(SystemExit, match="已经加过"):
-        T.main(["--from", str(tmp_path / "one"), "--out", str(tmp_path / "two")])
+    T.main(["--from", str(tmp_path / "one"), "--out", str(tmp_path / "two"), "--minutes", "0.1", "--batch-size", "6"])
+    on, at = json.loads((tmp_path / "two" / "course.json").read_text(encoding="utf-8")), info["copy_layer"]
+    assert (on["objective"], on["copy_layer"], on["lr"], on["before"]) == ("above", at, pytest.approx(T.WHOLE * info["lr"]), info)
+    two, _ = load_folder(tmp_path / "two", BertLMHeadModel)
+    changed = [any(not torch.equal(a, b) for a, b in zip(x.state_dict().values(), y.state_dict().values(), strict=True))
+               for x, y in zip(one.bert.encoder.layer, two.bert.encoder.layer, strict=True)]
+    assert changed == [n >= at for n in range(len(changed))] and on["causal_docs"] > 0
+    torch.testing.assert_close(two.bert.embeddings.word_embeddings.weight, one.bert.embeddings.word_embeddings.weight)

@@ -95,3 +95,40 @@ def test_a_body_of_another_intro_is_refused():
     schema, known, _, _ = GRAMMAR.parse(one["intro"])[0]
     with pytest.raises(ValueError, match="写不出这篇正文.*一篇的"):
         Ahead(GRAMMAR, schema, known, other["body"])
+
+
+def test_half_a_body_and_a_wrong_one_are_followed_as_far_as_they_go(derivations):
+    for d in derivations[::10]:
+        known, body, p = {name: d.values[name] for name in d.seen["intro"]}, d.texts["body"], of(d).probabilities()
+        for cut in (0, 1, len(body) // 2, len(body)):
+            for text in (body[:cut], body[:cut] + "※" + body[cut:]):
+                found = Ahead(GRAMMAR, d.schema, known, text, whole=False).probabilities()
+                assert len(found) == cut + 1 and all(a == pytest.approx(b) for a, b in zip(found, p, strict=False)), (text, cut)
+        with pytest.raises(ValueError, match="写不出"):
+            Ahead(GRAMMAR, d.schema, known, body[:-1])
+
+
+def test_a_repeated_name_is_wrong_but_not_the_end(tmp_path):
+    """该是另一个人，写成了同名：那个字不在该写的里面，后面接着考。"""
+    grammar = small(tmp_path, "{q}来了，[{q}|{p}]说")
+    known = {"p": "王伟", "n": "9"}
+    p = Ahead(grammar, grammar.schemas[0], known, "王伟来了，王伟说", whole=False).probabilities()
+    right = Ahead(grammar, grammar.schemas[0], known, "王芳来了，王芳说").probabilities()
+    assert p[:2] == right[:2] == [pytest.approx({"王": 2 / 3, "李": 1 / 3}), pytest.approx({"芳": 1 / 2, "来": 1 / 2})]
+    assert p[2:] == [{c: 1.0} for c in "来了，王伟说"] + [{END: 1.0}]
+    with pytest.raises(ValueError, match="写不出"):
+        Ahead(grammar, grammar.schemas[0], known, "王伟来了，王伟说")
+
+
+def test_a_repeated_name_gives_way_to_another_reading(tmp_path):
+    """同样的字，另有不重名的写法，就照那一种算。"""
+    grammar = small(tmp_path, "[{q}来了，{p}说|王伟来了，你说]")
+    p = Ahead(grammar, grammar.schemas[0], {"p": "王伟", "n": "9"}, "王伟来了，", whole=False).probabilities()
+    assert p[-1]["你"] == pytest.approx(1) and p[-1]["王"] < 1e-6
+
+
+def test_inside_a_repeated_name_nothing_is_asked(tmp_path):
+    """重名的那个字写下之后，名字里剩下的字怎么写都重名：那里是空的，后面的位置不错开。"""
+    grammar = small(tmp_path, "{q}来了")
+    p = Ahead(grammar, grammar.schemas[0], {"p": "李芳", "n": "9"}, "李芳来了", whole=False).probabilities()
+    assert p == [{"王": 1.0}, {}, {"来": 1.0}, {"了": 1.0}, {END: 1.0}]

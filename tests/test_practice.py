@@ -62,6 +62,25 @@ def test_sources_point_at_the_character_to_be_copied(pairs):
     assert 0.6 < pointed / facts < 1                         # 其余是事实的属性（花蜜的味道、谜面），要记住，没有可抄的
 
 
+def test_a_body_of_its_own_is_asked_for_up_to_the_mistake(pairs, tokenizer):
+    vocabulary, wrong = tokenizer.get_vocab(), 0
+    for d, e in pairs:
+        body = d.texts["body"]
+        same = P.exercise(GRAMMAR, d, vocabulary, body)
+        assert (same.ids + [vocabulary["[SEP]"]], same.certain, same.open, same.sources) == (e.ids, e.certain, e.open, e.sources)
+        copies = [c for c in e.certain if c[0] in dict(e.sources)]
+        if not copies:
+            continue
+        at, token, fact = copies[0]
+        cut = at - e.prompt                               # 抄到这里抄错了
+        own = P.exercise(GRAMMAR, d, vocabulary, body[:cut] + "※" + body[cut + 1:])
+        assert own.ids == e.ids[:at + 1] and own.prompt == e.prompt and own.certain[-1] == (at, token, fact)
+        assert own.certain == [c for c in e.certain if c[0] <= at] and own.open == [o for o in e.open if o[0] <= at]
+        assert dict(own.sources).keys() <= dict(e.sources).keys()
+        wrong += at in dict(own.sources)
+    assert wrong > 30                                     # 抄错的那个字，出处也找得到
+
+
 def test_a_lone_character_found_everywhere_has_no_source():
     copied = [None, "n", None, "m", "m"]
     assert list(P._sources("7人7人7人", "共7个77", copied, set(range(20)))) == []            # 「7」有三处；「77」前文没有
@@ -85,6 +104,7 @@ def test_focus_is_on_what_costs_most():
                                                                  (schema.name, number): 0.25, (third.name, t): 0.25}
     assert focus.costliest(GRAMMAR, 9) == [(other.name, a), (other.name, b), (third.name, t)]       # 一个模式两处；推算的不算
     assert focus.costliest(GRAMMAR, 1) == [(other.name, a), (other.name, b)]
+    assert focus.costliest(GRAMMAR, 9, derived=True) == [(other.name, a), (other.name, b), (schema.name, number), (third.name, t)]
     focus.update([{(other.name, a): 0.0}] * 40)
     assert focus.nats[other.name, a] == pytest.approx(1.5 * 0.9 ** 40)
     assert focus.costliest(GRAMMAR, 9) == [(third.name, t), (other.name, b), (other.name, c)]

@@ -21,17 +21,20 @@ from utils.attention import eager_attention
 from utils.practice import Batch, Exercise
 
 WEIGHTS = {"certain": 1.0, "open": 1.0, "copy": 0.5, "rest": 0.3, "prompt": 2.0}      # 各项损失的权重
+LAST = WEIGHTS | {"copy": 0.2, "rest": 0.05}              # 最后一步的：引路已经学会，主要看写得对不对
 SAME = 60.0                                               # 只教引路的时候，新层的输出与输入要像到什么程度
 
 
-def copying_head(model: BertLMHeadModel, exercises: Sequence[Exercise]) -> tuple[int, int]:
-    """照抄靠哪个头：要抄一个字时，注意力落在前文那个字上最多的（层，头），从 0 数起。"""
+def copying_head(model: BertLMHeadModel, exercises: Sequence[Exercise], only: int | None = None) -> tuple[int, int]:
+    """照抄靠哪个头：要抄一个字时，注意力落在前文那个字上最多的（层，头），从 0 数起；给了 only，就只在这一层里找。"""
     total = torch.zeros(model.config.num_hidden_layers, model.config.num_attention_heads)
     with eager_attention(model):
         for one in exercises:
             attention = torch.cat(model(torch.tensor([one.ids], device=model.device), output_attentions=True).attentions)    # (L, H, T, T)
             for at, found in one.sources:
                 total += attention[:, :, at, found].sum(-1).cpu()
+    if only is not None:
+        total[torch.arange(len(total)) != only] = -1.0
     layer, head = divmod(int(total.argmax()), model.config.num_attention_heads)
     return layer, head
 
@@ -121,15 +124,17 @@ class CopyLayer(nn.Module):
         at: 新层是第几层，从 0 数起；照抄的头在它上面紧挨着的一层。
         head: 照抄的头。
         half: 矩阵乘法用 bf16。
+        fresh: 新层刚插进去，还没有练过；导语要写得与没有它时一样。不然，就与现在一样。
     """
 
-    def __init__(self, model: BertLMHeadModel, at: int, head: int, half: bool):
+    def __init__(self, model: BertLMHeadModel, at: int, head: int, half: bool, fresh: bool = True):
         super().__init__()
         self.model, self.half, self.pad = model.requires_grad_(False), half, model.config.pad_token_id
         layers = model.bert.encoder.layer
         self.new, self.above = layers[at], layers[at + 1:]
-        self.before = copy.deepcopy(model).to(torch.bfloat16 if half else torch.float32)      # 出发时的样子，新层除外
-        self.below, self.skipped = self.before.bert.encoder.layer[:at], self.before.bert.encoder.layer[at + 1:]
+        self.before = copy.deepcopy(model).to(torch.bfloat16 if half else torch.float32)      # 出发时的样子
+        self.below, self.then = self.before.bert.encoder.layer[:at], self.before.bert.encoder.layer[at + fresh:]
+        self.weights = WEIGHTS
         size = self.above[0].attention.self.attention_head_size
         self.head = slice(head * size, (head + 1) * size)
         for part in (self.new, model.cls.predictions.transform):
@@ -137,8 +142,9 @@ class CopyLayer(nn.Module):
         model.cls.predictions.bias.requires_grad_(True)
 
     def thaw(self) -> None:
-        """新层上面的层也放开来练；词嵌入和下面的层仍旧冻住。"""
+        """最后一步：新层上面的层也放开来练；词嵌入和下面的层仍旧冻住。"""
         self.above.requires_grad_(True)
+        self.weights = LAST
 
     def trained(self) -> list[nn.Parameter]:
         """要练的参数。"""
@@ -170,7 +176,7 @@ class CopyLayer(nn.Module):
         with self.mixed():
             new = self.new(old)
         parts = self.attention_losses(batch, old, new.float())
-        return sum(WEIGHTS[name] * loss for name, loss in parts.items()) + SAME * self.sameness(batch.ids, old, new.float())
+        return sum(self.weights[name] * loss for name, loss in parts.items()) + SAME * self.sameness(batch.ids, old, new.float())
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """后两步：算一批的全部损失。
@@ -181,7 +187,7 @@ class CopyLayer(nn.Module):
         row, column = batch.prompt.unbind(-1)
         old = self.bottom(batch.ids)                                                          # (B, T, D)
         with torch.no_grad():
-            prompt = through(self.skipped, old[:int(row.max()) + 1])[row, column]             # (K, D)
+            prompt = through(self.then, old[:int(row.max()) + 1])[row, column]             # (K, D)
             before = self.before.cls(prompt).float().log_softmax(-1)                          # (K, V)
         with self.mixed():
             new = self.new(old.float())
@@ -195,7 +201,7 @@ class CopyLayer(nn.Module):
         parts = {"certain": (certain * batch.certain_weight).sum() / n, "open": (batch.open_p * (batch.open_p.log() - choices)).sum() / n,
                  "prompt": F.kl_div(after, before, reduction="sum", log_target=True) / n}
         parts |= self.attention_losses(batch, old.float(), new.float())
-        return sum(WEIGHTS[name] * loss for name, loss in parts.items()), parts, certain
+        return sum(self.weights[name] * loss for name, loss in parts.items()), parts, certain
 
     def attention_losses(self, batch: Batch, old: torch.Tensor, new: torch.Tensor) -> dict[str, torch.Tensor]:
         """照抄的头看得对不对，每篇的奈特数。

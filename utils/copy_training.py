@@ -1,7 +1,9 @@
 """给附带的 clm 加上照抄层，练好：`torchrun --nproc_per_node 2 -m utils.copy_training`。
 
 分四步：新层先学会什么也不做；再只教引路，让照抄的头看到该抄的字；然后把全部损失合在一起，练新层；最后连它上面的层一起，
-用小的学习率，把引路时碰坏的套话修好。后两步的文档，一部分自然地抽，其余专挑写得最糟的几处，哪几处边练边重新量。
+用小的学习率，把引路时碰坏的套话修好。后两步的文档，一部分自然地抽，一部分专挑写得最糟的几处，哪几处边练边重新量。
+最后一步还有一部分是它自己写的：贪心地写，一直考到写错的那个字。贪心总走最常见的写法，错就错在那些路上，别人写的文档走不到几回。
+出发的检查点要是已经有照抄层，就只练最后一步。
 """
 
 from __future__ import annotations
@@ -27,16 +29,20 @@ from utils.copy_layer import CopyLayer, copying_head, grow
 from utils.corpus import generate as generate_docs
 from utils.corpus import news_grammar
 from utils.environment import PRESETS, SHIPPED, fast_bf16, pick_device, set_seed
+from utils.facts import check_facts
 from utils.generation import generate
 from utils.grammar import Grammar
 from utils.metrics import fidelity
-from utils.practice import Batch, Exercise, Focus, Place, by_place, collate, documents, exercise
+from utils.practice import TEXT, Batch, Exercise, Focus, Place, by_place, collate, documents, exercise
 from utils.shipped import HELD, describe, score
 
 PHASES = {"identity": 0.02, "routing": 0.12, "copying": 0.44, "whole": 0.42}     # 四步各占多少时间
 FALL = {"identity": 0.4, "routing": 0.4, "copying": 0.35, "whole": 1.0}          # 各步最后这么大一份时间里，学习率线性降到 0
-WHOLE = 0.3                                               # 第四步的学习率是前三步的多少倍
-NATURAL = {"copying": 0.3, "whole": 0.5}                  # 后两步里，自然抽取的文档占多少，其余专练最糟的几处
+WHOLE = 0.2                                               # 第四步的学习率是前三步的多少倍
+NATURAL = {"copying": 0.3, "whole": 0.35}                 # 后两步里，自然抽取的文档占多少
+OWN = 0.3                                                 # 最后一步里，它自己写的正文占多少；其余专练最糟的几处
+SLIPS = 0.05                                              # 一个模式还没有看它写过，当它有多大机会写错
+FORGET = 0.8                                              # 写错的机会按滑动平均记，旧的占多少
 SCHEMAS = 40                                              # 专练多少个模式
 BATCHES = 8                                               # 一次抽够几批的文档，按长度排好再切，少补一些填充
 SURVEY = 1500                                             # 后两步之前，每个进程用多少篇自然的文档量各处
@@ -59,38 +65,52 @@ class Practice:
 
     参数：
         layer: CopyLayer，已在设备上。
-        vocabulary, grammar: 词表（同 exercise）、语法。
+        tokenizer, grammar: 字符级分词器、语法。
         lr: 学习率。
         batch_size: 每个进程每步几篇。
         seed: 文档的随机种子。
         say: 每隔一阵叫它一次，给它一句话的进展。
     """
 
-    def __init__(self, layer: CopyLayer, vocabulary: dict[str, int], grammar: Grammar, lr: float, batch_size: int, seed: int,
+    def __init__(self, layer: CopyLayer, tokenizer: PreTrainedTokenizerFast, grammar: Grammar, lr: float, batch_size: int, seed: int,
                  say: Callable[[str], None] = lambda text: None):
-        self.layer, self.vocabulary, self.grammar, self.lr, self.batch_size, self.say = layer, vocabulary, grammar, lr, batch_size, say
+        self.layer, self.grammar, self.lr, self.batch_size, self.say = layer, grammar, lr, batch_size, say
+        self.tokenizer, self.vocabulary = tokenizer, tokenizer.get_vocab()
         self.rng = Random(f"{seed}-{dist.get_rank() if dist.is_initialized() else 0}")
-        self.focus, self.max_len = Focus(), layer.model.config.max_position_embeddings
+        self.focus, self.max_len, self.text = Focus(), layer.model.config.max_position_embeddings, TEXT
+        self.slips = {schema.name: SLIPS for schema in grammar.schemas}
 
     def exercises(self, places: Sequence[Place] = ()) -> Iterator[Exercise]:
         """没有尽头的练习题；places 同 documents。"""
         return (exercise(self.grammar, d, self.vocabulary) for d in documents(self.grammar, self.rng, self.max_len, list(places)))
 
-    def groups(self, natural_share: float) -> Iterator[list[Exercise]]:
-        """没有尽头的批，一批之内长短相近；自然抽取的占 natural_share，其余专练最糟的几处。"""
-        natural, n = self.exercises(), BATCHES * self.batch_size
-        share = round(natural_share * n)
+    def own(self, n: int, natural: bool = False) -> list[Exercise]:
+        """它自己写的 n 篇，越常写错的模式抽得越多（natural 是 True 就自然地抽）；顺便重新记下各模式写错的机会。"""
+        names = list(self.slips)
+        places = [] if natural else [(name, None) for name in self.rng.choices(names, [self.slips[name] for name in names], k=n)]
+        drafts = list(islice(documents(self.grammar, self.rng, self.max_len, places), n))
+        bodies = generate(self.layer.model, self.tokenizer, [draft.texts["intro"] for draft in drafts])
+        some = [exercise(self.grammar, draft, self.vocabulary, body) for draft, body in zip(drafts, bodies, strict=True)]
+        wrong = [(d.schema.name, not check_facts(d.texts["intro"], body).faithful) for d, body in zip(drafts, bodies, strict=True)]
+        for name, slipped in everyone(wrong):
+            self.slips[name] = FORGET * self.slips[name] + (1 - FORGET) * slipped
+        return some
+
+    def groups(self, name: str) -> Iterator[list[Exercise]]:
+        """四步里这一步的批，没有尽头，一批之内长短相近；推算出来的数和它自己写的正文，到最后一步才练。"""
+        natural, n, last = self.exercises(), BATCHES * self.batch_size, name == "whole"
+        share, own = round(NATURAL.get(name, 1.0) * n), round(OWN * n) if last else 0
         while True:
-            some = list(islice(natural, share))
-            if share < n:
-                some += islice(self.exercises(self.focus.costliest(self.grammar, SCHEMAS)), n - share)
+            some = list(islice(natural, share)) + (self.own(own) if own else [])
+            if share + own < n:
+                some += islice(self.exercises(self.focus.costliest(self.grammar, SCHEMAS, last)), n - share - own)
             some.sort(key=lambda e: len(e.ids))
             groups = [some[start:start + self.batch_size] for start in range(0, n, self.batch_size)]
             self.rng.shuffle(groups)
             yield from groups
 
     def batch(self, group: Sequence[Exercise]) -> Batch:
-        return collate(group, self.layer.pad, self.rng, self.layer.model.device)
+        return collate(group, self.layer.pad, self.rng, self.layer.model.device, self.text)
 
     def survey(self) -> None:
         """用自然的文档量各处写得怎样。"""
@@ -102,11 +122,12 @@ class Practice:
                 results += by_place(group, batch, self.layer(batch)[2])
         self.focus.measure(everyone(results))
 
-    def run(self, minutes: float) -> int:
+    def run(self, minutes: float, only_last: bool = False) -> int:
         """四步练完（就地更新），返回后两步（接龙的损失都算上的）一共练了多少步。
 
         参数：
-            minutes: 四步一共几分钟，不含中间量各处的时间。
+            minutes: 一共几分钟，不含中间量各处的时间。
+            only_last: 新层是练好了的，只练第四步。
         异常：
             FloatingPointError: 损失不再是数，训练发散了。
         """
@@ -120,25 +141,29 @@ class Practice:
                 results.clear()
             return loss, parts
 
-        self.phase("identity", minutes, new, lambda batch, group: (layer.identity(batch), {}))
-        self.phase("routing", minutes, new, lambda batch, group: (layer.routing(batch), {}))
-        self.survey()
-        steps = self.phase("copying", minutes, layer.trained(), everything)
+        steps, share = 0, {"whole": 1.0} if only_last else PHASES
+        if not only_last:
+            self.phase("identity", share["identity"] * minutes, new, lambda batch, group: (layer.identity(batch), {}))
+            self.phase("routing", share["routing"] * minutes, new, lambda batch, group: (layer.routing(batch), {}))
+            self.survey()
+            steps = self.phase("copying", share["copying"] * minutes, layer.trained(), everything)
         layer.thaw()
+        self.text = 1.0                                   # 最后要修的就有套话：一处不漏
         self.survey()
-        return steps + self.phase("whole", minutes, layer.trained(), everything)
+        self.own(SURVEY // 3, natural=True)
+        return steps + self.phase("whole", share["whole"] * minutes, layer.trained(), everything)
 
     def phase(self, name: str, minutes: float, params: list[nn.Parameter], losses: Callable) -> int:
-        """PHASES 里的一步，minutes 是四步一共几分钟；losses(batch, group) 给出（损失，{各项}）。返回练了多少步。"""
+        """四步里的一步，练 minutes 分钟；losses(batch, group) 给出（损失，{各项}）。返回练了多少步。"""
         device, rate = self.layer.model.device, self.lr * (WHOLE if name == "whole" else 1.0)
         optimizer = torch.optim.AdamW(params, lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
         clock, steps, said, told, sums, began = torch.zeros(1, device=device), 0, 0.0, 0, {}, perf_counter()
-        for group in self.groups(NATURAL.get(name, 1.0)):
+        for group in self.groups(name):
             clock.fill_(perf_counter() - began)
             if dist.is_initialized():
                 dist.broadcast(clock, 0)                  # 都听第一个进程的钟，停在同一步
             now = clock.item()
-            done = now / (60 * minutes * PHASES[name])
+            done = now / (60 * minutes)
             if done >= 1:
                 break
             for settings in optimizer.param_groups:
@@ -159,6 +184,8 @@ class Practice:
                 sums[part] = sums.get(part, 0.0) + x.item()
             if now > said + SAY:
                 hard = f"；还有 {sum(nats > 1 for nats in self.focus.nats.values())} 处平均丢 1 奈特以上" if self.focus.nats else ""
+                if name == "whole":
+                    hard += f"；自己写的，各模式平均 {sum(self.slips.values()) / len(self.slips):.1%} 写错"
                 self.say(f"{name} {now / 60:.0f} 分钟，{steps} 步，每篇：" +
                          "，".join(f"{part} {x / (steps - told):.3f}" for part, x in sums.items()) + hard)
                 said, told, sums = now, steps, {}
@@ -173,7 +200,8 @@ def faithful(model: BertLMHeadModel, tokenizer: PreTrainedTokenizerFast, n_docs:
 
 def main(arguments: list[str] | None = None) -> None:
     """命令行入口。"""
-    parser = argparse.ArgumentParser(prog="python -m utils.copy_training", description="给附带的 clm 加上照抄层；torchrun 之下就是多进程")
+    parser = argparse.ArgumentParser(prog="python -m utils.copy_training", description="给附带的 clm 加上照抄层；torchrun 之下就是多进程",
+                                     epilog="出发的检查点已经有照抄层的，只接着练最后一步。")
     parser.add_argument("--from", dest="start", type=Path, default=SHIPPED / "clm", help="从哪个检查点出发")
     parser.add_argument("--out", type=Path, default=SHIPPED / "clm", help="存到哪里")
     parser.add_argument("--minutes", type=float, default=45)
@@ -189,12 +217,15 @@ def main(arguments: list[str] | None = None) -> None:
     set_seed(options.seed)
     model, tokenizer = load_folder(options.start, BertLMHeadModel)
     vocabulary, before = tokenizer.get_vocab(), stages(options.start)[0]
-    if "copy_layer" in before:
-        raise SystemExit(f"{options.start} 已经加过照抄层了。请用 --from 指一个没有加过的。")
     some = [exercise(grammar, d, vocabulary) for d in islice(documents(grammar, Random(0), PRESETS["cpu"].max_len), SAMPLE)]
-    at, head = copying_head(model, some)
-    model = grow(model, collate(some, tokenizer.pad_token_id, Random(0), torch.device("cpu")).ids, tokenizer.pad_token_id, at)
-    layer = CopyLayer(model.to(device), at, head, device.type == "cuda" or fast_bf16())
+    fresh = "copy_layer" not in before
+    if fresh:
+        at, head = copying_head(model, some)
+        model = grow(model, collate(some, tokenizer.pad_token_id, Random(0), torch.device("cpu")).ids, tokenizer.pad_token_id, at)
+    else:
+        at = before["copy_layer"]
+        head = copying_head(model, some, only=at + 1)[1]
+    layer = CopyLayer(model.to(device), at, head, device.type == "cuda" or fast_bf16(), fresh)
     if dist.is_initialized():
         for p in layer.trained():
             dist.broadcast(p.data, 0)
@@ -203,11 +234,13 @@ def main(arguments: list[str] | None = None) -> None:
         if first:
             print(text, flush=True)
 
-    say(f"照抄的头：层 {at} · 头 {head}，新层插在它下面")
-    steps = Practice(layer, vocabulary, grammar, options.lr, options.batch_size, options.seed, say).run(options.minutes)
+    say(f"照抄的头：层 {at + 1}（插进的新层是层 {at}）· 头 {head}" + ("" if fresh else "；照抄层早已加过，只练最后一步"))
+    steps = Practice(layer, tokenizer, grammar, options.lr, options.batch_size, options.seed, say).run(options.minutes, not fresh)
     if first:
-        preset = replace(PRESETS["cpu"], lr=options.lr, batch_size=options.batch_size * processes)
-        info = describe("clm", preset, steps * preset.batch_size, steps, options.seed, device) | {"objective": "copy", "copy_layer": at}
+        lr = options.lr if fresh else round(WHOLE * options.lr, 10)
+        preset = replace(PRESETS["cpu"], lr=lr, batch_size=options.batch_size * processes)
+        info = describe("clm", preset, steps * preset.batch_size, steps, options.seed, device) | {
+            "objective": "copy" if fresh else "above", "copy_layer": at}
         info |= score("clm", model.eval(), tokenizer, PRESETS["cpu"]) | {"test_faithful": faithful(model, tokenizer)}
         save_checkpoint(model, tokenizer, options.out, info | {"before": before}, half=True)
         print(json.dumps(info, ensure_ascii=False))

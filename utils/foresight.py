@@ -15,6 +15,7 @@ from utils.templates import Schema, Variable, evaluate
 
 END = ""                                                  # 正文到此写完
 NOTHING = 1e-12                                           # 概率比它小，就是减出来的舍入误差
+REPEATED = 1e-9                                           # 重名之后接着走的写法，打这么大的折扣：另有走得通的，就轮不到它
 
 
 class Ahead:
@@ -23,25 +24,29 @@ class Ahead:
     参数：
         grammar: 语法。
         schema, known: 导语的模式和其中的事实，例如 `grammar.parse(intro)[0]` 的前两项。
-        body: 正文，N 个字；要是这个模式写得出来的。
+        body: 正文，N 个字。
+        whole: 是 True，正文就得是这个模式写得出来的；是 False，也可以写到一半，或者写着写着就写错了（例如模型写的）。
+            该是两个人的，写成了同名，不算写得出来；是 False 时，把它记成错，接着往下走。
     属性：
-        mass: 长 N + 1；mass[i] 是 {字：权重}：前 i 个字已定，第 i 个字（从 0 数）可能是哪些，写完了记作 END。
+        mass: 长 N + 1；mass[i] 是 {字：权重}：前 i 个字已定，第 i 个字（从 0 数）可能是哪些，写完了记作 END；
+            前 i 个字里已经写错了，或者这里怎么写都重名，就是空的。
         copied: 长 N + 1；copied[i] 是这一处有哪个已知的事实可能正在被照抄（或推算）出来，没有就是 None。
     异常：
-        ValueError: 语法写不出这篇正文。
+        ValueError: whole 是 True，语法却写不出这篇正文。
     """
 
-    def __init__(self, grammar: Grammar, schema: Schema, known: dict[str, str], body: str):
-        self.grammar, self.schema, self.body = grammar, schema, body
+    def __init__(self, grammar: Grammar, schema: Schema, known: dict[str, str], body: str, whole: bool = True):
+        self.grammar, self.schema, self.body, self.whole = grammar, schema, body, whole
         self.mass: list[dict[str, float]] = [{} for _ in range(len(body) + 1)]
         self.copied: list[str | None] = [None] * (len(body) + 1)
         self._walk(schema.parts["body"], 0, known, 1.0)
-        if END not in self.mass[-1]:
+        if whole and END not in self.mass[-1]:
             raise ValueError(f"模式「{schema.name}」写不出这篇正文，请检查导语和正文是不是一篇的：{body}")
 
     def probabilities(self) -> list[dict[str, float]]:
-        """归一之后的 mass：每个位置上 {字：概率}，加起来是 1。"""
-        return [{c: m / total for c, m in options.items()} for options in self.mass for total in [sum(options.values())]]
+        """归一之后的 mass：每个位置上 {字：概率}，加起来是 1；写错了、再也走不下去的地方以后不算，所以可能不到 N + 1 个。"""
+        reached = max(i for i, options in enumerate(self.mass) if options)
+        return [{c: m / total for c, m in options.items()} for options in self.mass[:reached + 1] for total in [sum(options.values())]]
 
     def _put(self, pos: int, character: str, weight: float) -> bool:
         """记下 pos 处可以写 character，返回正文是不是这样写的。"""
@@ -90,13 +95,15 @@ class Ahead:
             out = {values[v] for v in variable.excluded} & probability.keys()
         scale, prefix, matched = weight / (1.0 - sum(probability[w] for w in out)), "", True
         while matched:
-            if prefix in probability and prefix not in out:
-                yield pos, prefix, scale * probability[prefix]
+            if prefix in probability and (prefix not in out or not self.whole):
+                yield pos, prefix, scale * probability[prefix] * (REPEATED if prefix in out else 1.0)
             matched = False
             for c, p in tree.get(prefix, {}).items():
                 left = p - sum(probability[w] for w in out if w.startswith(prefix + c))
                 if left > NOTHING:
                     matched |= self._put(pos, c, scale * left)
+                elif not self.whole:
+                    matched |= self.body[pos:pos + 1] == c
             prefix, pos = prefix + self.body[pos:pos + 1], pos + 1
 
 

@@ -22,7 +22,7 @@ HARD = 0.25                                               # 一处平均丢的�
 CAP = 3.0                                                 # 一处最多按丢这么多奈特算，免得全练最难的几处
 EACH = 2                                                  # 一个模式里最多专练几处
 TRIES = 8                                                 # 抽几次还抽不到写了那个事实的文档，就换一处
-TEXT = 0.35                                               # 套话的位置随机取这么大一份来练，损失按比例放大
+TEXT = 0.35                                               # 套话的位置，平常随机取这么大一份来练，损失按比例放大
 PROMPT = 6                                                # 每六篇取一篇，让它的导语与出发时写得一样
 MEMORY = 0.9                                              # 一处丢的奈特数按滑动平均记，旧的占多少
 
@@ -35,7 +35,7 @@ class Exercise:
 
     属性：
         schema: 模式的名字。
-        ids: [CLS] 导语 [SEP] 正文 [SEP]，长 T。
+        ids: [CLS] 导语 [SEP] 正文 [SEP]，长 T；正文是模型写的，就写到它写错之前，没有末尾的 [SEP]。
         prompt: 位置 0 … prompt − 1 猜的是导语（最后一个猜它后面的 [SEP]），其余猜正文。
         certain: [（位置，词元，在抄的事实；套话是 None）]，只有一种写法的地方。
         open: [（位置，词元，概率）]，还有得选的地方，各种写法都列出。
@@ -50,28 +50,33 @@ class Exercise:
     sources: list[tuple[int, list[int]]]
 
 
-def exercise(grammar: Grammar, document: Derivation, vocabulary: dict[str, int]) -> Exercise:
+def exercise(grammar: Grammar, document: Derivation, vocabulary: dict[str, int], own: str | None = None) -> Exercise:
     """由一篇文档出题。
 
     参数：
         grammar: 语法。
         document: grammar.sample 的结果。
         vocabulary: 字符级分词器的词表，即 tokenizer.get_vocab()。
+        own: 不用文档的正文，用模型读了它的导语自己写的这一篇：一直考到它写错、再也走不下去的那个字。
     """
-    intro, body = document.texts["intro"], document.texts["body"]
+    intro, body = document.texts["intro"], document.texts["body"] if own is None else own
     end, unknown = vocabulary["[SEP]"], vocabulary["[UNK]"]
 
     def number(character: str) -> int:
         return end if character == END else vocabulary.get(character, unknown)
 
-    ids = [vocabulary["[CLS]"], *map(number, intro), end, *map(number, body), end]
-    ahead, prompt = Ahead(grammar, document.schema, {name: document.values[name] for name in document.seen["intro"]}, body), len(intro) + 1
-    certain, choices = [], []
-    for i, options in enumerate(ahead.probabilities(), prompt):          # 看到位置 i，猜正文的第 i − prompt 个字
+    known, prompt = {name: document.values[name] for name in document.seen["intro"]}, len(intro) + 1
+    ahead = Ahead(grammar, document.schema, known, body, whole=own is None)
+    probabilities, certain, choices = ahead.probabilities(), [], []
+    body = body[:len(probabilities) - 1]
+    ids = [vocabulary["[CLS]"], *map(number, intro), end, *map(number, body), *[end][:own is None]]
+    for i, options in enumerate(probabilities, prompt):                  # 看到位置 i，猜正文的第 i − prompt 个字
         if len(options) == 1:
             certain.append((i, number(*options), ahead.copied[i - prompt]))
-        else:
+        else:                                                            # 空的（怎么写都重名）什么也不加
             choices += [(i, number(character), p) for character, p in options.items() if p > RARE]
+    if len(probabilities[-1]) == 1:
+        body += next(iter(probabilities[-1]))                            # 写错的地方本来只有一种写法：那个字也找出处
     return Exercise(document.schema.name, ids, prompt, certain, choices,
                     list(_sources(intro, body, ahead.copied, {i for i, *_ in certain})))
 
@@ -118,12 +123,12 @@ class Focus:
             for place, nats in result.items():
                 self.nats[place] = MEMORY * self.nats.get(place, nats) + (1 - MEMORY) * nats
 
-    def costliest(self, grammar: Grammar, n_schemas: int) -> list[Place]:
-        """丢得最多（常见程度 × 丢的奈特数）的 n_schemas 个模式里，最糟的几处；推算出来的数不是抄的，不专门练。"""
+    def costliest(self, grammar: Grammar, n_schemas: int, derived: bool = False) -> list[Place]:
+        """丢得最多（常见程度 × 丢的奈特数）的 n_schemas 个模式里，最糟的几处；推算出来的数不是抄的，derived 是 True 才专门练。"""
         schemas, places = {schema.name: schema for schema in grammar.schemas}, {}
         for place in sorted(self.nats, key=self._cost, reverse=True):
             schema, name = place
-            if self.nats[place] > HARD and schemas[schema].variables[name].kind != "derived":
+            if self.nats[place] > HARD and (derived or schemas[schema].variables[name].kind != "derived"):
                 places.setdefault(schema, []).append(place)
         worst = sorted(places, key=lambda schema: sum(map(self._cost, places[schema])), reverse=True)[:n_schemas]
         return [place for schema in worst for place in places[schema][:EACH]]
@@ -175,22 +180,23 @@ class Batch:
     sources: torch.Tensor
 
 
-def collate(exercises: Sequence[Exercise], pad: int, rng: Random, device: torch.device) -> Batch:
-    """把练习题排成一批；套话的位置只随机取一份。
+def collate(exercises: Sequence[Exercise], pad: int, rng: Random, device: torch.device, text: float = TEXT) -> Batch:
+    """把练习题排成一批。
 
     参数：
         exercises: B 篇的练习题。
         pad: [PAD] 的编号。
         rng: 随机数。
         device: 放在哪里。
+        text: 套话的位置随机取多大一份，0 到 1；损失按比例放大。
     """
     width = -(-max(len(e.ids) for e in exercises) // LENGTHS) * LENGTHS
     certain, weight, owner, choices = [], [], [], []
     for b, e in enumerate(exercises):
         for at, token, fact in e.certain:
-            if fact or rng.random() < TEXT:
+            if fact or rng.random() < text:
                 certain.append((b * width + at, token))
-                weight.append(1.0 if fact else 1 / TEXT)
+                weight.append(1.0 if fact else 1 / text)
                 owner.append((b, (e.schema, fact) if fact else None))
         choices += [(b * width + at, token, p) for at, token, p in e.open]
     asks = [(b, at, found) for b, e in enumerate(exercises) for at, found in e.sources]
