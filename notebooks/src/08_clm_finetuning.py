@@ -534,7 +534,7 @@ assert preset.name == "smoke" or from_mlm < baselines["一元模型"] - 1.0, "�
 from utils.checkpoints import stages
 from utils.text_table import show_table
 
-WHAT = {"clm": "接龙", "both": "一半接龙，一半填空", "copy": "插进一层，专帮照抄"}
+WHAT = {"clm": "接龙", "both": "一半接龙，一半填空", "copy": "插进一层，专帮照抄", "above": "再练那一层和它上面的各层"}
 past = stages(find_checkpoint("clm", preset, prefer="shipped")[0])[::-1]
 practised = sum(stage["causal_docs"] for stage in past)
 print(f"clm 一共练了 {practised:,} 篇次的接龙；上面的微调练了 {preset.clm_steps * preset.batch_size:,} 篇次")
@@ -542,7 +542,8 @@ show_table(["练什么", "接龙的篇次", "测试集损失 ÷ 下限"],
            [(WHAT[stage["objective"]], f"{stage['causal_docs']:,}", f"{stage['ratio_to_floor']:.3f}") for stage in past])
 
 # %% [markdown]
-# 最后一段比较特别：在原有的四层中间插进一层，专帮照抄。为什么要这样，第 12 节来看。现在一步都不微调，直接考：
+# 后面几段比较特别：在原有的四层中间插进一层，专帮照抄，再连它上面的层一起接着练。为什么要这样，第 12 节来看。
+# 现在一步都不微调，直接考：
 
 # %%
 writer = decoder("clm").to(device)
@@ -663,7 +664,7 @@ def audit(name, where, intros, bodies_written):
 
 reports = {name: audit(name, "测试集", docs["intro"][:], bodies_written) for name, bodies_written in written.items()}
 kept_all = {name: mean(r.faithful for r in rs) for name, rs in reports.items()}
-assert preset.name == "smoke" or min(kept_all["附带的 clm"], kept_all["附带的 clm，再微调一小会儿"]) >= 0.85, "没有守住事实"
+assert preset.name == "smoke" or min(kept_all["附带的 clm"], kept_all["附带的 clm，再微调一小会儿"]) >= 0.9, "没有守住事实"
 
 # %% [markdown]
 # 守住了，是抄的还是背的？再考一套：`test_new_names` 句式相同，人名、地名、队名却都是训练时一次没见过的。背书的模型会写成它见过的名字。
@@ -797,7 +798,8 @@ from random import Random
 from utils.attention import eager_attention
 from utils.practice import documents, exercise
 
-inserted = past[-1]["copy_layer"]
+inserted = past[-1].get("copy_layer")
+assert inserted is not None, "这个 clm 没有插进去的那一层：照 data/checkpoints/README.md 再运行 utils.copy_training。"
 shorter = deepcopy(writer)
 del shorter.bert.encoder.layer[inserted]
 fresh = islice(documents(grammar, Random(lesson.seed), preset.max_len), 5 if preset.name == "smoke" else 60)
@@ -858,6 +860,8 @@ print("拿掉插进去的那一层，各层的输入里认得出的字：" + "�
 # 越往上，状态越像「下一个字是什么」，越不像「这里是什么字」。所以新层要插在照抄的头下面（`utils.copy_layer`）：字还认得出，
 # 又多读懂了一层上下文。新层的起点几乎是什么也不做；然后告诉它，要抄的字在哪里，就让那个头看哪里。这种有监督的对齐，
 # 是 Garg 等（2019）给机器翻译想的办法。标准答案也换了：不用文中那一个字，用上面算的真分布，有得选的地方就没有了抽签的噪声。
+# 最后一段还让它练自己写的：让它贪心地写，沿着它写的前文，处处告诉它真分布，一直到写错的那个字。照着语料练，到写的时候，
+# 前文却是自己写的，走的路不一样；在自己走的路上练，是模仿学习里 DAgger（Ross 等，2011）的想法。
 #
 # 这一层值多少，拿掉一量就知道；再把照抄的头关掉（[07](07_attention_visualization.ipynb) 的 `without_heads`）比一比。
 

@@ -499,10 +499,10 @@ from utils.checkpoints import find_checkpoint, stages
 from utils.scaling_law import layer_parameters
 
 past = stages(find_checkpoint("clm", preset, prefer="shipped")[0])
-plain = [stage for stage in past if stage["objective"] != "copy"]                 # 加层之前的各段，最后练的在前
+plain = [stage for stage in past if "copy_layer" not in stage]                    # 加层之前的各段，最后练的在前
 clm, _, _ = load_checkpoint("clm", BertLMHeadModel, preset=preset, prefer="shipped", is_decoder=True)
 L = clm.config.num_hidden_layers
-n = layer_parameters(clm) * (L - (len(past) - len(plain))) / L                    # 去掉插进去的层
+n = layer_parameters(clm) * (L - ("copy_layer" in past[0])) / L                   # 去掉插进去的层
 docs_seen = sum(stage["causal_docs"] for stage in plain)
 tokens = docs_seen * np.mean([r.tokens / r.docs for r in runs])                   # 练过的篇次 × 一篇有几个计损失的词元
 law = fit_law(runs, E)
