@@ -26,7 +26,7 @@ TEXT = 0.35                                               # 套话的位置，�
 PROMPT = 6                                                # 每六篇取一篇，让它的导语与出发时写得一样
 MEMORY = 0.9                                              # 一处丢的奈特数按滑动平均记，旧的占多少
 
-Place = tuple[str, str]                                   # （模式，事实）
+Place = tuple[str, str | None]                            # （模式，事实）；None 表示哪个事实都行
 
 
 @dataclass(frozen=True)
