@@ -3,15 +3,19 @@
 首次实现：02_tokenization（那里先用手写的循环做一遍，再用这里的函数）。词表怎样训练见 utils/vocabularies.py。
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
+from weakref import WeakKeyDictionary
 
 from tokenizers import processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from utils.environment import DATA
 from utils.vocabularies import BUILDERS, SPECIAL_TOKENS, bytes_to_symbols, jieba_words
 
-__all__ = ["GRANULARITIES", "GRANULARITY_NAMES", "SPECIAL_TOKENS", "build_tokenizer", "bytes_to_symbols", "encode_pair",
-           "encode_texts", "jieba_words", "LOSSLESS"]
+__all__ = ["GRANULARITIES", "GRANULARITY_NAMES", "SPECIAL_TOKENS", "build_tokenizer", "bytes_to_symbols", "check_vocabulary",
+           "course_tokenizer", "encode_pair", "encode_texts", "jieba_words", "LOSSLESS", "name_unknown", "unknown_characters",
+           "unknown_note", "vocabulary_id"]
 
 GRANULARITY_NAMES = {
     "byte": "UTF-8 字节",
@@ -178,3 +182,91 @@ def _check_texts(texts) -> list[str]:
     return texts
 
 
+# ---------------------------------------------------------------- 全课程共用的一张字表
+
+
+def course_tokenizer(model_max_length: int = 256) -> PreTrainedTokenizerFast:
+    """课程的分词器：一个字一个词元，字表是 data/vocabulary 里的那一张；课程的每个检查点都用它，所以可以互相替换。
+
+    参数：
+        model_max_length: 截断长度（个词元），应当等于模型的位置数。
+    返回：
+        ``PreTrainedTokenizerFast``，每次都是新的一个，往里添词元不影响别处。
+    字表怎样得来：06_mlm_pretraining。
+    """
+    return AutoTokenizer.from_pretrained(DATA / "vocabulary", local_files_only=True, model_max_length=model_max_length)
+
+
+_IDS: WeakKeyDictionary = WeakKeyDictionary()
+
+
+def vocabulary_id(tokenizer) -> str:
+    """字表的指纹：同样的词元、同样的编号，指纹才相同。后来用 ``add_tokens`` 添的词元不算在内。"""
+    if tokenizer not in _IDS:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        table = backend.get_vocab(with_added_tokens=False) if backend is not None else tokenizer.get_vocab()
+        lines = "\n".join(f"{i} {token}" for token, i in sorted(table.items(), key=lambda pair: pair[1]))
+        _IDS[tokenizer] = hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return _IDS[tokenizer]
+
+
+def check_vocabulary(model, tokenizer) -> None:
+    """模型与分词器不是一对，就报错：编号对不上时，模型不会报错，只会把每个字都认成别的字。
+
+    参数：
+        model: 有 ``config`` 的模型；别的（例如自己写的 nn.Module）无从查起，不查。``config.vocabulary_id`` 是它的字表的指纹
+            （utils.training.bert_config 写下的），没有时只比大小。
+        tokenizer: 分词器；或别的记着 ``vocabulary_id`` 与 ``vocabulary_size`` 的东西，例如整理函数。
+    错误：
+        ValueError: 字表不同，或词元比模型的词嵌入还多。
+    """
+    config = getattr(model, "config", None)
+    size = getattr(config, "vocab_size", None)
+    if size is None or tokenizer is None:
+        return
+    ours, length = ((tokenizer.vocabulary_id, tokenizer.vocabulary_size) if hasattr(tokenizer, "vocabulary_id")
+                    else (vocabulary_id(tokenizer), len(tokenizer)))
+    theirs = getattr(config, "vocabulary_id", None)
+    if length > size or theirs not in (None, ours):
+        raise ValueError(f"模型和分词器不是一对：模型的词表有 {size} 个词元（指纹 {theirs or '未知'}），"
+                         f"分词器有 {length} 个（指纹 {ours}）。编号对不上，算出来的全是错的。"
+                         "请用 load_checkpoint 一次取出的模型和分词器。")
+
+
+def unknown_characters(tokenizer, *texts: str) -> list[str]:
+    """这几段文字里，分词器不认识（变成 ``[UNK]``）的字，每个一次，按出现的次序。
+
+    参数：
+        tokenizer: 快速分词器；没有 ``[UNK]`` 的，总是返回空列表。
+        texts: 文字；None 跳过。
+    """
+    unk, found = tokenizer.unk_token_id, {}
+    for text in texts if unk is not None else ():
+        if not text:
+            continue
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        for i, (begin, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            if i == unk and text[begin:end] != tokenizer.unk_token:
+                found.update(dict.fromkeys(text[begin:end]))
+    return list(found)
+
+
+def unknown_note(tokenizer, *texts: str, most: int = 12) -> str:
+    """说给学习者听的一句话：哪些字不在词表里。都认识时是空串。
+
+    参数：
+        tokenizer, texts: 同 unknown_characters。
+        most: 最多点名几个字。
+    """
+    found = unknown_characters(tokenizer, *texts)
+    if not found:
+        return ""
+    more = f"……共 {len(found)} 个" if len(found) > most else ""
+    return f"词表里没有{''.join(f'「{c}」' for c in found[:most])}{more}：模型把{'它们都' if len(found) > 1 else '它'}看成 [UNK]，认不出是哪个字。"
+
+
+def name_unknown(tokenizer, *texts: str) -> None:
+    """把 unknown_note 打印出来；都认识时什么也不打印。"""
+    note = unknown_note(tokenizer, *texts)
+    if note:
+        print(note)
