@@ -4,12 +4,13 @@ import json
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import BertForMaskedLM, BertLMHeadModel
 
 from utils import checkpoints as C
-from utils.environment import PRESETS, set_seed
-from utils.tokenization import build_tokenizer
-from utils.training import bert_config
+from utils.environment import DATA, PRESETS, SHIPPED, set_seed
+from utils.tokenization import build_tokenizer, check_vocabulary, course_tokenizer, vocabulary_id
+from utils.training import bert_config, clm_collator, encode_docs, evaluate, fixed_batches, train, training_arguments
 
 SMOKE = PRESETS["smoke"]
 TEXTS = ["今天是个大晴天", "青禾市昨天下了一场雨"]
@@ -25,7 +26,7 @@ def places(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return build_tokenizer("char", TEXTS, model_max_length=SMOKE.max_len)
+    return course_tokenizer(SMOKE.max_len)
 
 
 def new_model(tokenizer, seed=0):
@@ -114,3 +115,89 @@ def test_saving_again_replaces(places, tokenizer):
     loaded, _, _ = C.load_checkpoint("mlm", BertForMaskedLM, SMOKE)
     assert torch.equal(logits(loaded, tokenizer), logits(second, tokenizer))
     assert json.loads((folder / "course.json").read_text(encoding="utf-8"))["steps"] == 2
+
+
+# ---------------------------------------------------------------- 一张字表
+
+
+def test_every_shipped_checkpoint_has_the_course_table():
+    course = course_tokenizer()
+    for kind in C.KINDS:
+        model, tokenizer, _ = C.load_checkpoint(kind, BertForMaskedLM if kind == "mlm" else BertLMHeadModel, prefer="shipped")
+        assert tokenizer.get_vocab() == course.get_vocab() and model.config.vocabulary_id == vocabulary_id(course)
+        config = json.loads((SHIPPED / kind / "config.json").read_text(encoding="utf-8"))
+        assert config["vocabulary_id"] == vocabulary_id(course)            # 写在文件里，不只是载入时补上的
+    assert (DATA / "vocabulary" / "tokenizer.json").read_bytes() == (SHIPPED / "mlm" / "tokenizer.json").read_bytes()
+
+
+@pytest.fixture
+def shipped(places, tokenizer):
+    C.save_checkpoint(new_model(tokenizer, 1), tokenizer, places[1] / "mlm", {})
+    return places
+
+
+@pytest.mark.parametrize("lost", C.COMPLETE)
+def test_a_half_written_checkpoint_is_not_used(shipped, tokenizer, lost):
+    own = C.save_checkpoint(new_model(tokenizer, 2), tokenizer, shipped[0] / "mlm", {})
+    (own / lost).unlink()
+    folder, source = C.find_checkpoint("mlm", SMOKE)
+    assert folder == shipped[1] / "mlm" and f"没有存完（缺 {lost}）" in source and "06_mlm_pretraining" in source
+    with pytest.raises(FileNotFoundError, match="没有完整的检查点"):
+        C.load_folder(own, BertForMaskedLM)
+
+
+def test_cut_off_weights_are_not_used(shipped, tokenizer):
+    own = C.save_checkpoint(new_model(tokenizer, 2), tokenizer, shipped[0] / "mlm", {})
+    weights = (own / "model.safetensors").read_bytes()
+    (own / "model.safetensors").write_bytes(weights[:len(weights) // 2])
+    folder, source = C.find_checkpoint("mlm", SMOKE)
+    assert folder == shipped[1] / "mlm" and "读不出来" in source
+
+
+def test_an_interrupted_save_leaves_the_old_one(places, tokenizer, monkeypatch):
+    own = C.save_checkpoint(new_model(tokenizer, 1), tokenizer, places[0] / "mlm", {"steps": 1})
+    before = {path.name: path.read_bytes() for path in own.iterdir()}
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(type(tokenizer), "save_pretrained", stop)
+    with pytest.raises(KeyboardInterrupt):
+        C.save_checkpoint(new_model(tokenizer, 2), tokenizer, own, {"steps": 2})
+    assert {path.name: path.read_bytes() for path in own.iterdir()} == before and len(list(own.parent.iterdir())) == 1
+    assert C.find_checkpoint("mlm", SMOKE)[0] == own
+
+
+def test_an_own_checkpoint_with_another_table_is_not_mixed_in(shipped):
+    old = build_tokenizer("char", TEXTS, model_max_length=SMOKE.max_len)
+    C.save_checkpoint(new_model(old), old, shipped[0] / "mlm", {})
+    folder, source = C.find_checkpoint("mlm", SMOKE)
+    assert folder == shipped[1] / "mlm" and "另一张字表" in source
+    model, tokenizer, _ = C.load_checkpoint("mlm", BertForMaskedLM, SMOKE)
+    check_vocabulary(model, tokenizer)
+    mine, its = C.load_folder(shipped[0] / "mlm", BertForMaskedLM)                    # 指名要它，它自己的分词器就跟着来
+    assert its.get_vocab() == old.get_vocab() and len(its) == mine.config.vocab_size
+
+
+ORDER = ["".join(sorted(t for t in course_tokenizer().get_vocab() if len(t) == 1))]   # 同样多的字，只是次序不同
+
+
+@pytest.mark.parametrize("texts", [ORDER, TEXTS], ids=["次序不同", "字少"])
+def test_a_model_with_anothers_tokenizer_is_an_error(places, tokenizer, tmp_path, texts):
+    """编号对不上，模型自己不会报错，只会读错；所以处处先查。"""
+    model, other = new_model(tokenizer), build_tokenizer("char", texts)
+    rows = encode_docs(Dataset.from_dict({"intro": [TEXTS[0]], "body": [TEXTS[1]]}), other, 256)
+    args = training_arguments(tmp_path, 1, SMOKE, torch.device("cpu"), 0)
+    for attempt in (lambda: check_vocabulary(model, other), lambda: C.save_checkpoint(model, other, tmp_path / "x", {}),
+                    lambda: evaluate(model, fixed_batches(rows, clm_collator(other), 1), shift=True),
+                    lambda: train(model, rows, clm_collator(other), args, lambda m: (0.0, 0.0))):
+        with pytest.raises(ValueError, match="模型和分词器不是一对"):
+            attempt()
+
+
+def test_added_tokens_need_room_in_the_model(tokenizer):
+    model, bigger = new_model(tokenizer), course_tokenizer()
+    bigger.add_special_tokens({"extra_special_tokens": ["<0>"]})
+    with pytest.raises(ValueError, match="不是一对"):
+        check_vocabulary(model, bigger)
+    model.resize_token_embeddings(len(bigger), mean_resizing=False)
+    check_vocabulary(model, bigger)

@@ -123,3 +123,13 @@ def test_versions():
     found = E.versions()
     assert set(found) == {"python", "torch", "transformers", "tokenizers", "datasets", "accelerate"}
     assert all(v[0].isdigit() and "+" not in v for v in found.values())
+
+
+def test_another_seed_by_the_environment(monkeypatch, capsys):
+    """换一个种子走一遍全程，不用改 notebook；格子里写明的种子优先。"""
+    assert E.start("x", "smoke").seed == 2026
+    monkeypatch.setenv("COURSE_SEED", "7")
+    assert E.start("x", "smoke").seed == 7 and E.start("x", "smoke", seed=3).seed == 3
+    monkeypatch.setenv("COURSE_SEED", "七")
+    with pytest.raises(ValueError, match="COURSE_SEED 要是一个整数.*七"):
+        E.start("x", "smoke")

@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from test_training import CPU, TINY, decoder, docs, encoded, encoder, tokenizer  # noqa: F401
 from transformers import TrainerCallback
 
 from utils import resume as R
 from utils import training as T
 from utils.environment import ROOT
+from utils.objectives import masking_collator
 
 
 class StopAt(TrainerCallback):
@@ -145,3 +147,17 @@ def test_progress_is_saved_by_the_clock(encoded, tokenizer, tmp_path, monkeypatc
     monkeypatch.setattr(R.ProgressSaver, "on_save", on_save)
     run(encoder(tokenizer), encoded, tokenizer, tmp_path, steps=6)
     assert saves == [1, 2, 3, 4, 5]                                        # 最后一步不存：马上就练完了
+
+
+@pytest.mark.parametrize("other", [
+    lambda t: T.mlm_collator(t, 0.2), lambda t: T.mlm_collator(t, 0.4, seed=3), T.clm_collator,
+    lambda t: masking_collator(t, torch.Generator(), whole_words=True, probability=0.4)], ids=["遮盖率", "种子", "目标", "整词"])
+def test_another_objective_is_another_run(other, encoded, tokenizer, tmp_path, monkeypatch):  # noqa: F811
+    """停下之后换了目标或遮盖率，不能当作同一次接着练。"""
+    model, args = encoder(tokenizer), T.training_arguments(tmp_path, 20, TINY, CPU, seed=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(T.ProgressCallback, "on_step_end", StopAt(9).on_step_end)
+        assert T.train(model, encoded, T.mlm_collator(tokenizer, 0.4), args, lambda m: (0.0, 0.0), evaluations=2).interrupted
+    folder, checkpoint, note = R.find_progress(tmp_path, R.training_settings(model, encoded, args, other(tokenizer)))
+    assert checkpoint is None and "不能接着练" in note and "目标 MLM（遮盖率 0.4） → " in note, note
+    assert R.find_progress(tmp_path, R.training_settings(model, encoded, args, T.mlm_collator(tokenizer, 0.4)))[1]

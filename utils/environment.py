@@ -127,6 +127,14 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def _chosen_seed() -> int:
+    text = os.environ.get("COURSE_SEED") or "2026"
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"环境变量 COURSE_SEED 要是一个整数，例如 7；现在是「{text}」。") from None
+
+
 def versions() -> dict[str, str]:
     """测量时要一并记下的版本号。"""
     packages = ("torch", "transformers", "tokenizers", "datasets", "accelerate")
@@ -172,19 +180,19 @@ class Lesson:
             f.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def start(notebook: str, preset: str | None = None, seed: int = 2026, **changes) -> Lesson:
+def start(notebook: str, preset: str | None = None, seed: int | None = None, **changes) -> Lesson:
     """每本 notebook 的第一格：选预设和设备，定随机种子，备好中文字体。
 
     参数：
         notebook: notebook 的名字。
         preset: 预设名；None 表示自动选。
-        seed: 随机种子。
+        seed: 随机种子；None 表示看环境变量 COURSE_SEED，没有设就是 2026。
         **changes: 想改预设里的哪一项就写哪一项，例如 mlm_steps=1000。CPU 的 bf16 快时（fast_bf16），
             预设 cpu 会用 bf16 并把两个步数加倍；不想要就写 bf16=False。
     返回：
         Lesson。
     异常：
-        ValueError: 预设名不对，或 changes 里有预设没有的项。
+        ValueError: 预设名不对，COURSE_SEED 不是整数，或 changes 里有预设没有的项。
     """
     from utils.plotting import use_chinese_font
 
@@ -197,6 +205,7 @@ def start(notebook: str, preset: str | None = None, seed: int = 2026, **changes)
     if chosen.name == "cpu" and device.type == "cpu" and changes.get("bf16", True) and fast_bf16():
         chosen = replace(chosen, bf16=True, mlm_steps=2 * chosen.mlm_steps, clm_steps=2 * chosen.clm_steps)
     chosen = replace(chosen, **changes)
+    seed = _chosen_seed() if seed is None else seed
     font = use_chinese_font()
     disable_progress_bar()                               # 读写权重的进度条只会刷屏
     set_seed(seed)

@@ -11,6 +11,7 @@ from datasets import Dataset
 from peft import LoraConfig, inject_adapter_in_model
 from transformers import BertForMaskedLM, BertLMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
+from utils.collators import Collator
 from utils.environment import Preset
 from utils.initialization import prepare_heads
 from utils.objectives import IGNORE
@@ -77,7 +78,7 @@ def prefix_mask(prompt: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     return torch.where(visible, 0.0, HIDDEN)[:, None]
 
 
-def prefix_collator(tokenizer: PreTrainedTokenizerFast) -> Callable:
+def prefix_collator(tokenizer: PreTrainedTokenizerFast) -> Collator:
     """clm_collator，只是 attention_mask 换成前缀语言模型的 (B, 1, T, T)。提示是标签开头连着的 −100。"""
     inner = clm_collator(tokenizer)
 
@@ -86,7 +87,7 @@ def prefix_collator(tokenizer: PreTrainedTokenizerFast) -> Callable:
         prompt = (batch["labels"] != IGNORE).int().argmax(-1)                                  # 第一个有标签的位置
         return batch | {"attention_mask": prefix_mask(prompt, batch["attention_mask"].bool())}
 
-    return collate
+    return Collator(collate, tokenizer, "前缀 CLM")
 
 
 def _rehouse(model_class: type[PreTrainedModel], model: PreTrainedModel, weights: dict[str, torch.Tensor], is_decoder: bool):

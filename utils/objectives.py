@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
+from utils.collators import Collator
 from utils.tokenization import jieba_words
 
 IGNORE = -100                                             # 交叉熵跳过的标签
@@ -116,7 +117,7 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
 
 
 def masking_collator(tokenizer: PreTrainedTokenizerFast, generator: torch.Generator, whole_words: bool = False,
-                     probability: float = 0.15) -> Callable:
+                     probability: float = 0.15) -> Collator:
     """MLM 的整理函数。行里要有 input_ids；whole_words 时还要有 words（每个词元属于第几个词，特殊词元是 −1）。"""
     def collate(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         ids = _pad([r["input_ids"] for r in rows], tokenizer.pad_token_id)                        # (B, T)
@@ -129,7 +130,7 @@ def masking_collator(tokenizer: PreTrainedTokenizerFast, generator: torch.Genera
             masked, labels = mask_tokens(ids, special, **settings)
         return {"input_ids": masked, "attention_mask": (ids != tokenizer.pad_token_id).long(), "labels": labels}
 
-    return collate
+    return Collator(collate, tokenizer, "整词 MLM" if whole_words else "MLM", 遮盖率=probability)
 
 
 def sentence_pairs(intros: Sequence[str], bodies: Sequence[str], generator: torch.Generator,
@@ -162,7 +163,7 @@ def sentence_pairs(intros: Sequence[str], bodies: Sequence[str], generator: torc
     return pairs
 
 
-def pair_collator(tokenizer: PreTrainedTokenizerFast, generator: torch.Generator) -> Callable:
+def pair_collator(tokenizer: PreTrainedTokenizerFast, generator: torch.Generator) -> Collator:
     """BERT 原来的任务：MLM 加 NSP。行里要有 input_ids、token_type_ids、next_sentence_label。"""
     mask = masking_collator(tokenizer, generator)
 
@@ -170,10 +171,10 @@ def pair_collator(tokenizer: PreTrainedTokenizerFast, generator: torch.Generator
         return mask(rows) | {"token_type_ids": _pad([r["token_type_ids"] for r in rows], 0),
                              "next_sentence_label": torch.tensor([r["next_sentence_label"] for r in rows])}
 
-    return collate
+    return Collator(collate, tokenizer, "MLM + NSP", **mask.settings)
 
 
-def span_collator(tokenizer: PreTrainedTokenizerFast, sentinels: Sequence[int], generator: torch.Generator) -> Callable:
+def span_collator(tokenizer: PreTrainedTokenizerFast, sentinels: Sequence[int], generator: torch.Generator) -> Collator:
     """T5 的整理函数：现挖片段；解码器的输入是目标右移一位，开头补 [PAD]。"""
     pad, special = tokenizer.pad_token_id, set(tokenizer.all_special_ids)
 
@@ -185,4 +186,4 @@ def span_collator(tokenizer: PreTrainedTokenizerFast, sentinels: Sequence[int], 
                 "decoder_input_ids": _pad([[pad, *targets[:-1]] for _, targets in pairs], pad),   # (B, S)
                 "labels": _pad([targets for _, targets in pairs], IGNORE)}
 
-    return collate
+    return Collator(collate, tokenizer, "T5 片段还原")

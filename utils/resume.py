@@ -1,6 +1,6 @@
 """中断与续练：每分钟存一次进度；内核停了、机器关了，下次从存下的那一步接着练。
 
-进度存在 Trainer 的工作文件夹里，一次训练一个子文件夹，名字由设置算出；练完就删。设置（模型、数据、学习率、步数……）有一点不同，
+进度存在 Trainer 的工作文件夹里，一次训练一个子文件夹，名字由设置算出；练完就删。设置（模型、数据、目标、学习率、步数……）有一点不同，
 就不是同一次训练，不会混在一起。
 """
 
@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ import torch
 from datasets import Dataset
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
+
+from utils.collators import describe
 
 if TYPE_CHECKING:
     from utils.training import History
@@ -38,20 +41,21 @@ def _weights(model: nn.Module) -> str:
     return _digest([f"{p.detach().float().abs().sum().item():.5g}" for p in model.parameters()])
 
 
-def training_settings(model: nn.Module, encoded: Dataset, args: TrainingArguments) -> dict[str, str]:
+def training_settings(model: nn.Module, encoded: Dataset, args: TrainingArguments, collate: Callable) -> dict[str, str]:
     """一次训练的全部设置，名字 → 值（字符串）；两次训练的设置相同，才能接着练。
 
     参数：
         model: 将要训练的模型；它的起点权重也算在设置里。
         encoded: 训练数据。
         args: Trainer 的设置。
+        collate: 整理函数；目标（MLM、CLM……）和它的设置（遮盖率）都在里面。
     """
     rows = [encoded[i]["input_ids"] for i in {0, len(encoded) // 2, len(encoded) - 1}] if len(encoded) else []
     started = getattr(model, START, None) or _weights(model)
     config = getattr(model, "config", None)                # 自己写的 nn.Module 没有 config，靠起点的权重区分
     sizes = {key: getattr(config, key) for key in SIZES if hasattr(config, key)}
     return {"模型": type(model).__name__, "模型的大小": str(sizes), "起点的权重": started, "数据": f"{len(encoded)} 篇 {_digest(rows)}",
-            **{name: str(getattr(args, key)) for key, name in ARGUMENTS.items()}}
+            "目标": describe(collate), **{name: str(getattr(args, key)) for key, name in ARGUMENTS.items()}}
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

@@ -23,12 +23,13 @@ from transformers import BertForMaskedLM, BertLMHeadModel, PreTrainedModel, PreT
 from transformers.utils.logging import disable_progress_bar
 
 from utils.checkpoints import KINDS, load_folder, save_checkpoint
+from utils.collators import Collator
 from utils.corpus import floor, generate
-from utils.environment import PRESETS, SHIPPED, Preset, fast_bf16, outputs_dir, pick_device, set_seed
+from utils.environment import DATA, PRESETS, SHIPPED, Preset, fast_bf16, outputs_dir, pick_device, set_seed
 from utils.finetuning import HIDDEN, as_decoder, as_masked_lm
 from utils.gpu_loop import OBJECTIVES, clocked, pose, token_table
 from utils.initialization import prepare_heads
-from utils.tokenization import build_tokenizer
+from utils.tokenization import build_tokenizer, course_tokenizer
 from utils.training import (
     LENGTHS,
     bert_config,
@@ -45,6 +46,7 @@ SHARD = 4000                                             # 一次生成多少篇
 HELD = 500                                               # 成绩在多少篇测试文档上量
 LARGER = {"layers": 4, "batch_size": 16}                 # 比预设 cpu 大一档：多一层，每步多一倍的文档
 HEAD = PRESETS["cpu"].hidden // PRESETS["cpu"].heads     # 一个头几维
+VOCABULARY_DOCS = 200000                                 # 课程的字表由这么多篇收集而来
 STEPS = {"mlm": 16000, "clm": 16000}                     # 两核 CPU 上，每个不到一小时
 
 
@@ -91,14 +93,14 @@ def encode_all(docs: Dataset, tokenizer: PreTrainedTokenizerFast, max_len: int, 
     return concatenate_datasets(shared_out(encode, parts, processes))
 
 
-def posed_collator(tokenizer: PreTrainedTokenizerFast, rate: float, objective: str) -> Callable:
+def posed_collator(tokenizer: PreTrainedTokenizerFast, rate: float, objective: str) -> Collator:
     """给 Trainer 用的整理函数：pose 出的题目，attention_mask 是加在分数上的 (B, 1, T, T)。参数同 pose。"""
     def collate(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         ids = tokenizer.pad({"input_ids": [row["input_ids"] for row in rows]}, pad_to_multiple_of=LENGTHS, return_tensors="pt")["input_ids"]
         inputs, labels, visible = pose(ids, tokenizer, rate, objective)
         return {"input_ids": inputs, "labels": labels, "attention_mask": torch.where(visible, 0.0, HIDDEN)}
 
-    return collate
+    return Collator(collate, tokenizer, objective, 遮盖率=rate)
 
 
 def score(objective: str, model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, preset: Preset) -> dict:
@@ -164,6 +166,12 @@ def describe(objective: str, preset: Preset, n_docs: int, steps: int, seed: int,
             "masked_docs": preset.batch_size * steps - causal, "n_docs": n_docs, "seed": seed, "device": device.type}
 
 
+def write_vocabulary(processes: int) -> None:
+    """由 VOCABULARY_DOCS 篇训练文档收集字表，写进 data/vocabulary。换了字表，全部检查点都要重练。"""
+    docs = training_documents(VOCABULARY_DOCS, 2026, processes)
+    build_tokenizer("char", docs["intro"][:] + docs["body"][:]).save_pretrained(DATA / "vocabulary")
+
+
 def main() -> None:
     """命令行入口。"""
     parser = argparse.ArgumentParser(prog="python -m utils.shipped", description="制作课程附带的检查点")
@@ -178,8 +186,11 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="从哪个检查点的权重出发；不写就从随机权重出发")
     parser.add_argument("--objective", choices=OBJECTIVES, help="练什么；不写就与检查点同名")
     parser.add_argument("--seed", type=int, default=2026, help="文档和训练的随机种子；接着练时换一个，就换一批文档")
+    parser.add_argument("--vocabulary", action="store_true", help="重做 data/vocabulary 的字表，不练模型")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="几个进程生成和编码")
     options = parser.parse_args()
+    if options.vocabulary:
+        return write_vocabulary(options.processes)
     kinds = options.kinds or list(KINDS)
     if set(kinds) - set(KINDS):
         parser.error(f"只能做 {'、'.join(KINDS)}。")
@@ -195,8 +206,7 @@ def main() -> None:
     if options.start:
         _, tokenizer = load_folder(options.start, BertLMHeadModel)
     else:
-        some = docs.select(range(min(len(docs), 200000)))
-        tokenizer = build_tokenizer("char", some["intro"][:] + some["body"][:], model_max_length=preset.max_len)
+        tokenizer = course_tokenizer(preset.max_len)
     for kind in kinds:
         steps = None if options.minutes else options.steps or STEPS[kind]
         model, info = make(kind, docs, tokenizer, preset, options.seed, steps=steps, minutes=options.minutes, processes=options.processes,

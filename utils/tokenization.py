@@ -262,7 +262,8 @@ def unknown_note(tokenizer, *texts: str, most: int = 12) -> str:
     if not found:
         return ""
     more = f"……共 {len(found)} 个" if len(found) > most else ""
-    return f"词表里没有{''.join(f'「{c}」' for c in found[:most])}{more}：模型把{'它们都' if len(found) > 1 else '它'}看成 [UNK]，认不出是哪个字。"
+    named, them = "".join(f"「{c}」" for c in found[:most]), "它们都" if len(found) > 1 else "它"
+    return f"词表里没有{named}{more}：模型把{them}看成 [UNK]，认不出是哪个字。"
 
 
 def name_unknown(tokenizer, *texts: str) -> None:

@@ -25,7 +25,7 @@ from utils.corpus import load_corpus
 from utils.environment import PRESETS, Preset, choose_preset, fast_bf16, pick_device, set_seed
 from utils.initialization import prepare_heads, renew_top
 from utils.processes import parameters_here, whole_weights
-from utils.tokenization import build_tokenizer
+from utils.tokenization import build_tokenizer, course_tokenizer, name_unknown
 from utils.training import (
     bert_config,
     clm_collator,
@@ -36,6 +36,8 @@ from utils.training import (
     train,
     training_arguments,
 )
+
+LOOK = 1000                                               # 接着练别的语料时，看多少篇里有没有词表里没有的字
 
 
 def share_batch(preset: Preset, processes: int) -> Preset:
@@ -49,25 +51,29 @@ def share_batch(preset: Preset, processes: int) -> Preset:
     return replace(preset, batch_size=preset.batch_size // processes)
 
 
-def prepare(kind: str, corpus, preset: Preset, start_from: Path | None):
-    """备好模型、分词器、整理函数。
+def prepare(kind: str, corpus, preset: Preset, start_from: Path | None, bundled: bool = True):
+    """备好模型、分词器、整理函数。课程的语料用课程的字表；自己的语料从头练，字表从语料里收集。
 
     参数：
         kind: "mlm" 从随机权重开始；"clm" 从一个 MLM 检查点开始（不写 start_from 就用课程附带的）。
         corpus: load_corpus 的结果。
         preset: 大小。
         start_from: MLM 检查点的文件夹。
+        bundled: 语料是不是课程自带的。
     返回：
         （模型，分词器，训练的整理函数，评估的整理函数）。
     异常：
         FileNotFoundError: start_from 不是检查点文件夹。
     """
     if kind == "mlm":
-        tokenizer = build_tokenizer("char", corpus["train"]["intro"][:] + corpus["train"]["body"][:], model_max_length=preset.max_len)
+        tokenizer = course_tokenizer(preset.max_len) if bundled else build_tokenizer(
+            "char", corpus["train"]["intro"][:] + corpus["train"]["body"][:], model_max_length=preset.max_len)
         model = prepare_heads(BertForMaskedLM(bert_config(preset, tokenizer)))
         return model, tokenizer, mlm_collator(tokenizer, preset.mask_rate), mlm_collator(tokenizer, seed=0)
     folder = start_from or find_checkpoint("mlm", preset)[0]
     model, tokenizer = load_folder(folder, BertLMHeadModel, is_decoder=True)
+    if not bundled:
+        name_unknown(tokenizer, *corpus["train"]["intro"][:LOOK], *corpus["train"]["body"][:LOOK])
     collate = clm_collator(tokenizer)
     return renew_top(model), tokenizer, collate, collate
 
@@ -101,7 +107,8 @@ def main(arguments: list[str] | None = None) -> dict:
         preset = share_batch(preset, processes)
         corpus = load_corpus(options.data, n_docs=options.docs or (preset.n_docs if options.data == "bundled" else None),
                              seed=options.seed)
-        model, tokenizer, collate, held_collate = prepare(options.kind, corpus, preset, options.start_from)
+        model, tokenizer, collate, held_collate = prepare(options.kind, corpus, preset, options.start_from,
+                                                                  options.data == "bundled")
     except (ValueError, FileNotFoundError) as problem:
         sys.exit(str(problem))
     shift = options.kind == "clm"

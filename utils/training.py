@@ -35,12 +35,13 @@ from transformers.modeling_outputs import MaskedLMOutput
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import ProgressCallback as TqdmCallback
 
+from utils.collators import Batches, Collator
 from utils.environment import Preset
 from utils.objectives import IGNORE
 from utils.processes import finish_sharding, is_sharded, prepare_sharding, together
 from utils.progress import ProgressCallback
 from utils.resume import START, ProgressSaver, find_progress, forget, load_history, training_settings
-from utils.tokenization import encode_pair
+from utils.tokenization import check_vocabulary, encode_pair, vocabulary_id
 
 LENGTHS, TARGETS = 8, 128                                 # 序列长度、目标个数各补到它们的倍数，见 targets_only
 
@@ -50,7 +51,7 @@ def bert_config(preset: Preset, tokenizer: PreTrainedTokenizerFast, **changes) -
 
     参数：
         preset: 大小取自这里。
-        tokenizer: 词表大小和 [PAD] 的编号取自这里。
+        tokenizer: 词表大小、字表的指纹和 [PAD] 的编号取自这里。
         **changes: 直接交给 BertConfig 的改动，例如 is_decoder=True。
     返回：
         BertConfig。
@@ -59,7 +60,7 @@ def bert_config(preset: Preset, tokenizer: PreTrainedTokenizerFast, **changes) -
         vocab_size=len(tokenizer), hidden_size=preset.hidden, num_hidden_layers=preset.layers,
         num_attention_heads=preset.heads, intermediate_size=4 * preset.hidden,
         max_position_embeddings=preset.max_len, hidden_dropout_prob=preset.dropout, initializer_range=preset.init_std,
-        attention_probs_dropout_prob=preset.dropout, pad_token_id=tokenizer.pad_token_id,
+        attention_probs_dropout_prob=preset.dropout, pad_token_id=tokenizer.pad_token_id, vocabulary_id=vocabulary_id(tokenizer),
     )
     return BertConfig(**(settings | changes))
 
@@ -91,8 +92,7 @@ def _length_multiple(tokenizer: PreTrainedTokenizerFast) -> int | None:
     return LENGTHS if tokenizer.model_max_length % LENGTHS == 0 else None            # 补过了头，位置嵌入不够用
 
 
-def mlm_collator(tokenizer: PreTrainedTokenizerFast, probability: float = 0.15,
-                 seed: int | None = None) -> Callable:
+def mlm_collator(tokenizer: PreTrainedTokenizerFast, probability: float = 0.15, seed: int | None = None) -> Collator:
     """MLM 的整理函数（collator）：随机盖住词元，被盖住的位置才有标签。80/10/10 由库完成。
 
     参数：
@@ -106,10 +106,10 @@ def mlm_collator(tokenizer: PreTrainedTokenizerFast, probability: float = 0.15,
     def collate(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         return dict(inner([{"input_ids": r["input_ids"], "attention_mask": r["attention_mask"]} for r in rows]))
 
-    return collate
+    return Collator(collate, tokenizer, "MLM", 遮盖率=probability, 种子=seed)
 
 
-def clm_collator(tokenizer: PreTrainedTokenizerFast) -> Callable:
+def clm_collator(tokenizer: PreTrainedTokenizerFast) -> Collator:
     """CLM 的整理函数：input_ids 补 [PAD],labels 补 −100，所以填充不算进损失。"""
     inner = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE, padding=True,
                                    pad_to_multiple_of=_length_multiple(tokenizer))
@@ -118,13 +118,13 @@ def clm_collator(tokenizer: PreTrainedTokenizerFast) -> Callable:
         keep = ("input_ids", "attention_mask", "labels")
         return dict(inner([{k: r[k] for k in keep} for r in rows]))
 
-    return collate
+    return Collator(collate, tokenizer, "CLM")
 
 
-def fixed_batches(encoded: Dataset, collate: Callable, n_docs: int, batch_size: int = 32) -> list[dict]:
+def fixed_batches(encoded: Dataset, collate: Callable, n_docs: int, batch_size: int = 32) -> Batches:
     """取前 n_docs 篇，排成固定的批，评估时反复用同一批（MLM 的遮盖也固定下来），结果才可比。"""
     rows = list(encoded.select(range(min(n_docs, len(encoded)))))
-    return [collate(rows[i:i + batch_size]) for i in range(0, len(rows), batch_size)]
+    return Batches([collate(rows[i:i + batch_size]) for i in range(0, len(rows), batch_size)], collate)
 
 
 def logits_at_targets(model: PreTrainedModel, batch: dict, labels: torch.Tensor, shift: bool, multiple: int = 1,
@@ -191,7 +191,10 @@ def evaluate(model: PreTrainedModel, batches: Sequence[dict], shift: bool) -> tu
         shift: CLM 用 True（位置 t 的 logits 预测 t+1），MLM 用 False。
     返回：
         （奈特/目标词元，准确率）。
+    异常：
+        ValueError: 这些批是用别的分词器编的。
     """
+    check_vocabulary(model, batches if hasattr(batches, "vocabulary_id") else None)
     training, total, correct, count = model.training, 0.0, 0, 0
     model.eval()
     for batch in batches:
@@ -320,9 +323,12 @@ def train(model: nn.Module, encoded: Dataset, collate: Callable, args: TrainingA
         quiet: True 表示不显示进度和曲线（一格里要练很多个小模型时用）。
     返回：
         History。中途打断（Ctrl-C 或停止按钮）时保留已学到的，并在 History.interrupted 里注明；再运行一次就接着练。
+    异常：
+        ValueError: collate 用的是别的分词器。
     """
+    check_vocabulary(model, collate if isinstance(collate, Collator) else None)
     history = History()
-    settings = training_settings(model, encoded, args)
+    settings = training_settings(model, encoded, args, collate)
     setattr(model, START, settings["起点的权重"])
     folder, checkpoint, note = find_progress(Path(args.output_dir), settings)
     if not resume:

@@ -274,9 +274,12 @@ _ = axes[0].set_ylabel("概率")
 # 代码行尾的 `(1, T)` 是张量的形状：1 句话，T 个词元；V 是词表里有多少个词元。
 
 # %%
+from utils.tokenization import name_unknown
+
 OPENING = "今天是个[MASK][MASK]的日子，"
 
 def fill(text):
+    name_unknown(tokenizer, text)                                                # 词表里没有的字，先说出来
     inputs = tokenizer(text, return_tensors="pt")                                # input_ids: (1, T)
     places = (inputs["input_ids"][0] == tokenizer.mask_token_id).nonzero()[:, 0]
     with torch.no_grad():

@@ -59,14 +59,29 @@ for doc in corpus["train"].select(range(2)):
 # ## 2 分词器：一个字一个词元
 #
 # [02](02_tokenization.ipynb) 比较过各种粒度。这里用最朴素的一种：一个字符一个词元（token），数字和标点也各算一个。
-# 词表只从训练集里收集，验证集里没见过的字会变成 `[UNK]`。
+# 词表怎么来？把训练集里的字数一遍，常见的排在前面，最前面再放五个特殊词元。没收进来的字，模型只能看成 `[UNK]`。
 
 # %%
-from utils.tokenization import build_tokenizer
+from collections import Counter
 
 texts = corpus["train"]["intro"][:] + corpus["train"]["body"][:]
-tokenizer = build_tokenizer("char", texts, model_max_length=preset.max_len)
-print(f"词表大小 V = {len(tokenizer)}")
+counts = Counter(char for text in texts for char in text)
+collected = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(counts, key=lambda c: (-counts[c], c))]
+print(f"{len(texts)} 段文字，收集到 {len(collected)} 个词元：", " ".join(collected[:16]), "…")
+
+# %% [markdown]
+# `build_tokenizer("char", …)` 做的就是这几行，核对一下。不过我们不用这张刚收集的表。编号是模型和分词器之间的约定，
+# 换一批文章，字的次序就变了，同一个编号成了另一个字，练好的模型也就读错了。所以全课程共用**一张**表：
+# 同样的办法，从二十万篇里收集，存在 `data/vocabulary`。你练的、附带的，每个模型都用它，一个才能替另一个。
+
+# %%
+from utils.tokenization import build_tokenizer, course_tokenizer
+
+assert build_tokenizer("char", texts).convert_ids_to_tokens(range(len(collected))) == collected
+tokenizer = course_tokenizer(model_max_length=preset.max_len)
+both, table = set(collected) & set(tokenizer.get_vocab()), tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+print(f"词表大小 V = {len(tokenizer)}，其中 {len(both)} 个这里也收集到了")
+print(f"编号 100：刚收集的表里是「{collected[100]}」，课程的表里是「{table[100]}」")
 print(tokenizer.convert_ids_to_tokens(tokenizer("今天是个好天气")["input_ids"]))
 
 # %% [markdown]
@@ -335,8 +350,6 @@ ax = loss_curve({"训练": (history.steps, history.train_loss), "验证": (histo
 # 记下最后的结果。准确率的参照是「总猜最常见的那个词元」。
 
 # %%
-from collections import Counter
-
 loss, accuracy = evaluate(model, held, shift=False)
 gold = torch.cat([b["labels"][b["labels"] != -100] for b in held])
 commonest = Counter(gold.tolist()).most_common(1)[0][1] / len(gold)
@@ -357,7 +370,10 @@ assert preset.name == "smoke" or accuracy > 0.8 * neighbour_accuracy
 # 现在来用它。填空的函数只有几行：编码，找到 `[MASK]` 的位置，取 softmax，排序。
 
 # %%
+from utils.tokenization import name_unknown
+
 def fill(text, k=6):
+    name_unknown(tokenizer, text)             # 词表里没有的字，先说出来
     inputs = tokenizer(text, return_tensors="pt", truncation=True).to(device)
     with torch.no_grad():
         probabilities = model(**inputs).logits.softmax(dim=-1)[0]         # (T, V)

@@ -79,10 +79,9 @@ from utils.training import encode_docs, mlm_collator, training_arguments
 
 corpus = load_corpus("bundled", n_docs=preset.n_docs)
 if find_checkpoint("mlm", preset)[0] == lesson.outputs / "mlm":
-    fresh, fresh_tokenizer, source = load_checkpoint("mlm", BertForMaskedLM, preset=preset)
+    fresh, _, source = load_checkpoint("mlm", BertForMaskedLM, preset=preset)
     print(source)
 else:
-    fresh_tokenizer = tokenizer
     fresh = prepare_heads(BertForMaskedLM(bert_config(preset, tokenizer))).to(device)
     rows = encode_docs(corpus["train"].select(range(min(6000, len(corpus["train"])))), tokenizer, preset.max_len)
     args = training_arguments(lesson.outputs / "trainer07", 1, preset, device, lesson.seed)
@@ -90,12 +89,11 @@ else:
     print(f"没找到你自己的检查点，当场练了 {SECONDS} 秒（{steps} 步）。")
 
 # %% [markdown]
-# 四个模型排成一张表。每个都带着自己的分词器：你自己的检查点，词表可能和附带的不同，编号不能混用。
+# 四个模型排成一张表。全课程共用一张词表，所以一个分词器四个模型都能用：
 
 # %%
-models = {"纯随机的": (plain, tokenizer), "摆好头的": (placed, tokenizer),
-          "刚练的": (fresh, fresh_tokenizer), "附带的": (shipped, tokenizer)}
-for name, (model, _) in models.items():
+models = {"纯随机的": plain, "摆好头的": placed, "刚练的": fresh, "附带的": shipped}
+for name, model in models.items():
     model.to(device).eval()
     print(f"{name}：{model.config.num_hidden_layers} 层 × {model.config.num_attention_heads} 头")
 
@@ -127,7 +125,7 @@ show_attention(plain, tokenizer, text, pair, view="lines", compare=(shipped, tok
 # 「刚练的」和「附带的」也比一比：练得少的，哪些线已经有了，哪些还没有？
 
 # %%
-show_attention(fresh, fresh_tokenizer, text, pair, view="lines", compare=(shipped, tokenizer), names=["刚练的", "附带的"])
+show_attention(fresh, tokenizer, text, pair, view="lines", compare=(shipped, tokenizer), names=["刚练的", "附带的"])
 
 # %% [markdown]
 # 下面三张用的是 bertviz（Vig，2019）的画法，脚本都装在页面里，不连外网。它们要运行了才看得见（一张就有半 MB，没有存进这个文件），
@@ -193,7 +191,7 @@ torch.testing.assert_close(one.scores[list(ROLES).index("previous")], by_hand, a
 
 # %%
 held_docs = corpus["validation"].select(range(N_DOCS))
-scores = {name: score_roles(model, tok, held_docs) for name, (model, tok) in models.items()}
+scores = {name: score_roles(model, tokenizer, held_docs) for name, model in models.items()}
 for name in ("纯随机的", "附带的"):
     role_figure(scores[name], name)
 
@@ -378,13 +376,12 @@ for kind in kinds:
 from collections import Counter
 
 counts = Counter("".join(corpus["train"]["intro"][:]) + "".join(corpus["train"]["body"][:]))
-results = {name: margins(model, tok, pairs) for name, (model, tok) in models.items()
-           if not known_pairs(pairs, tok)[1]}
+results = {name: margins(model, tokenizer, pairs) for name, model in models.items()}
 results["只看字频"] = frequency_margins(pairs, counts)
 print("参加考试的：", "、".join(results))
 
 # %% [markdown]
-# （你自己的检查点若有生字，就不参加；不同的人要做同一张卷子，分数才可比。）误差线是 95% 的威尔逊区间，题少，区间就宽：
+# 大家做的是同一张卷子，分数才可比。误差线是 95% 的威尔逊区间，题少，区间就宽：
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 3.6))
@@ -440,10 +437,10 @@ for kind in kinds:
 from transformers import BertLMHeadModel
 from utils.generation import generate
 
-clm, clm_tokenizer, source = load_checkpoint("clm", BertLMHeadModel, preset=preset, prefer="shipped", is_decoder=True)
+clm, _, source = load_checkpoint("clm", BertLMHeadModel, preset=preset, prefer="shipped", is_decoder=True)
 clm.to(device)
 intros = held_docs["intro"][:]
-bodies = generate(clm, clm_tokenizer, intros)
+bodies = generate(clm, tokenizer, intros)
 print(f"{source}\n导语：{intros[0]}\n正文：{bodies[0]}")
 
 # %% [markdown]
@@ -455,7 +452,7 @@ from utils.attention_roles import look_back
 
 @torch.no_grad()
 def looks(model):
-    rows = [look_back(model, clm_tokenizer, d["intro"], b, d["facts"]) for d, b in zip(held_docs, bodies) if b]
+    rows = [look_back(model, tokenizer, d["intro"], b, d["facts"]) for d, b in zip(held_docs, bodies) if b]
     return [row for row in rows if row.facts]
 
 trained_looks = looks(clm)

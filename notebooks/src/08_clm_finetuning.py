@@ -319,7 +319,7 @@ for name, model in {"全部": decoder(), "冻结底层": freeze_bottom(decoder()
     print(f"{name}：要练的参数占 {trainable_share(model):.1%}")
 
 # %% [markdown]
-# 开始比。每种做法在 100、1,000、10,000 对导语和正文上各练一次，数据越多步数越多；每一格换两个种子（换数据，也换次序）。
+# 开始比。每种做法在 100、400 对导语和正文上各练一次，数据多的步数也多；每一格换两个种子（换数据，也换次序）。
 # 这里的 MLM 一律用课程附带的，免得和你自己练的长短不一。学习率各取合适的：LoRA 的要大一些。
 
 # %%
@@ -328,7 +328,7 @@ from utils.finetuning import scratch_like
 
 WAYS = {"从头": lambda: scratch_like(decoder(), preset, tokenizer, lesson.seed), "只留底层": lambda: renew_top(decoder()),
         "全部": decoder, "冻结底层": lambda: freeze_bottom(decoder(), 2), "LoRA": lambda: add_lora(decoder())}
-SIZES = {20: 2, 60: 3} if preset.name == "smoke" else {100: 20, 1000: 40, 10000: 100}                 # 对数 → 步数
+SIZES = {20: 2, 60: 3} if preset.name == "smoke" else {100: 20, 400: 50}                               # 对数 → 步数
 SEEDS, few = (0, 1), fixed_batches(encoded["validation"], clm_collator(tokenizer), 10 if preset.name == "smoke" else 60)
 
 def tune(make, pairs, steps, seed, lr=None, collate=None):
@@ -377,16 +377,15 @@ assert preset.name == "smoke" or max(runs["全部", max(SIZES)]) < min(runs["从
 #
 # 常听人说微调时该「冻结底层、只练上层」。那是换题目不换看法的时候：BERT 拿去做分类，底层照旧左右都看。这里连注意力的掩码都换了，
 # 每一层都得适应「只看左边」，所以冻住的层成了包袱。要是起点本来就只看左边呢？课程另附了一个练过接龙的解码器（`clm`，
-# 从随机权重起就只看左边）。同样的三种做法，从它出发再比一次：
+# 从随机权重起就只看左边）。从它出发，「全部」和「冻结底层」再比一次：
 
 # %%
-SAME = {"全部": lambda: decoder("clm"), "冻结底层": lambda: freeze_bottom(decoder("clm"), 2), "LoRA": lambda: add_lora(decoder("clm"))}
-middle_size = sorted(SIZES)[1]
+SAME, largest = {"全部": lambda: decoder("clm"), "冻结底层": lambda: freeze_bottom(decoder("clm"), 2)}, max(SIZES)
 before = evaluate(decoder("clm").to(device), few, shift=True)[0]
-same = {name: [evaluate(tune(make, middle_size, SIZES[middle_size], seed, 1e-3 if name == "LoRA" else 1e-4), few, shift=True)[0]
-               for seed in SEEDS] for name, make in SAME.items()}
+same = {name: [evaluate(tune(make, largest, SIZES[largest], seed, 1e-4), few, shift=True)[0] for seed in SEEDS]
+        for name, make in SAME.items()}
 print(f"不练：{before:.3f}；" + "；".join(f"{name} {mean(values):.3f}" for name, values in same.items()) + " 奈特/词元")
-pairs = {"填空的起点": (runs["冻结底层", middle_size], runs["全部", middle_size]), "接龙的起点": (same["冻结底层"], same["全部"])}
+pairs = {"填空的起点": (runs["冻结底层", largest], runs["全部", largest]), "接龙的起点": (same["冻结底层"], same["全部"])}
 for name, (frozen, free) in pairs.items():
     apart = max(frozen) < min(free) or max(free) < min(frozen)
     print(f"{name}：冻结底层多出 {mean(frozen) - mean(free):+.3f} 奈特/词元，" + ("超过种子的起伏" if apart else "在种子的起伏之内"))
@@ -404,7 +403,7 @@ from utils.environment import PRESETS
 from utils.training import bert_config, mlm_collator
 
 tiny = replace(PRESETS["smoke"], max_len=preset.max_len, batch_size=8)
-pretraining, finetuning = (10, 10) if preset.name == "smoke" else (250, 120)
+pretraining, finetuning = (10, 10) if preset.name == "smoke" else (200, 80)
 
 def small_start(seed, kind):
     """练接龙之前的小模型：没有预训练、对的 MLM，或标签错开一位的「MLM」。"""
@@ -476,7 +475,6 @@ for ax, (name, prompt) in zip(axes, {"因果": 0, "前缀（提示 5 个词元�
 # %%
 from utils.finetuning import prefix_collator
 
-largest = max(SIZES)
 held_prefix = fixed_batches(encoded["validation"], prefix_collator(tokenizer), 10 if preset.name == "smoke" else 60)
 prefix = [evaluate(tune(decoder, largest, SIZES[largest], seed, collate=prefix_collator(tokenizer)), held_prefix, shift=True)[0]
           for seed in SEEDS]
@@ -557,7 +555,7 @@ assert loss > 0.97 * limit["nats_per_token"], "低于下限：一定有泄漏"
 # 再照这一节的标签（提示不计损失）微调一小会儿，学习率取得很小：
 
 # %%
-polished = adapt(decoder("clm").to(device), encoded["train"], clm_collator(tokenizer), 3 if preset.name == "smoke" else 60,
+polished = adapt(decoder("clm").to(device), encoded["train"], clm_collator(tokenizer), 3 if preset.name == "smoke" else 20,
                  replace(preset, batch_size=32), lesson.outputs / "trainer", lesson.seed, lr=3e-5)
 after, _ = evaluate(polished, held, shift=True)
 print(f"微调之前 {loss / limit['nats_per_token']:.3f} 倍下限，微调之后 {after / limit['nats_per_token']:.3f} 倍")
@@ -567,7 +565,7 @@ assert preset.name == "smoke" or after < 1.10 * limit["nats_per_token"], "微调
 # %% [markdown]
 # 今天的大模型正是这样：先拿海量文字练接龙，再拿「提示和回答」微调一小会儿。预训练的题目和最后的题目越近，剩下的路越短。
 # 它离下限只差一点，微调已经降不动了：剩下的要靠更多的文档、更大的模型。学习率再大一些，反而会变差（把 `3e-5` 改成 `3e-4` 试试）。
-# 下面几个都用：你微调的叫 `model`，附带的叫 `writer`，附带的再微调过的叫 `polished`。
+# 下面两个都用：你微调的叫 `model`，附带的叫 `writer`。
 
 # %% [markdown]
 # ## 10 它真的在读导语吗？
@@ -583,17 +581,6 @@ for name, who, right in (("你微调的", model, from_mlm), ("附带的 clm", wr
     print(f"{name}：配对的导语 {right:.3f}，换错的导语 {wrong_loss:.3f} 奈特/词元")
     lesson.record(f"换错导语后正文损失升高（{name}）", wrong_loss - right, "奈特/词元")
     assert wrong_loss > right + (0 if preset.name == "smoke" else 0.3)
-
-# %% [markdown]
-# 考的时候换，是一种对照；练的时候就换，是另一种：正文一律配别人的导语，其余照旧。练出来的模型再没有什么可抄的。
-
-# %%
-shuffled_docs = corpus["train"].shuffle(seed=0).select(range(largest))
-shuffled_docs = shuffled_docs.remove_columns("intro").add_column("intro", shuffled_docs["intro"][1:] + shuffled_docs["intro"][:1])
-shuffled = [evaluate(adapt(decoder().to(device), encode_docs(shuffled_docs, tokenizer, preset.max_len), clm_collator(tokenizer),
-                           SIZES[largest], preset, lesson.outputs / "trainer", seed), few, shift=True)[0] for seed in SEEDS]
-print(f"配对的导语练出来 {mean(runs['全部', largest]):.3f}，打乱的导语练出来 {mean(shuffled):.3f} 奈特/词元")
-lesson.record("用打乱的导语练，正文损失高多少", mean(shuffled) - mean(runs["全部", largest]), "奈特/词元")
 
 # %% [markdown]
 # ## 11 背下来
@@ -640,8 +627,8 @@ print(f"背书的模型写：{example}\n其中一字不差抄来的一段：{ind
 # %%
 from utils.facts import check_facts
 
-docs = corpus["test"].select(range(200 if preset.name != "smoke" else 6))
-authors = {"你微调的": model, "附带的 clm": writer, "附带的 clm，再微调一小会儿": polished}
+docs = corpus["test"].select(range(120 if preset.name != "smoke" else 6))
+authors = {"你微调的": model, "附带的 clm": writer}
 written = {name: generate(author, tokenizer, docs["intro"][:]) for name, author in authors.items()}
 for name, bodies_written in written.items():
     report = check_facts(docs[0]["intro"], bodies_written[0])
@@ -664,7 +651,7 @@ def audit(name, where, intros, bodies_written):
 
 reports = {name: audit(name, "测试集", docs["intro"][:], bodies_written) for name, bodies_written in written.items()}
 kept_all = {name: mean(r.faithful for r in rs) for name, rs in reports.items()}
-assert preset.name == "smoke" or min(kept_all["附带的 clm"], kept_all["附带的 clm，再微调一小会儿"]) >= 0.9, "没有守住事实"
+assert preset.name == "smoke" or kept_all["附带的 clm"] >= 0.85, "没有守住事实"
 
 # %% [markdown]
 # 守住了，是抄的还是背的？再考一套：`test_new_names` 句式相同，人名、地名、队名却都是训练时一次没见过的。背书的模型会写成它见过的名字。
@@ -718,7 +705,7 @@ assert abs(sum(best for _, best, *_ in outlook(doc)) - doc["nats_body"]) < 1e-9 
 
 # %% [markdown]
 # 只有一种写法的字，下限是 0，模型在那里花的每一个奈特都是它自己的不足；有得选的字，减去真概率的 −log，剩下的才是。
-# 拿全部验证集来量，一篇一篇地读：
+# 拿一批验证文档来量，一篇一篇地读：
 
 # %%
 @torch.no_grad()
@@ -729,8 +716,9 @@ def body_nats(doc, who):
     log_p = who(ids, use_cache=False).logits[0, row["prompt_len"] - 1:-1].log_softmax(-1)               # (正文字数 + 1, V)
     return -log_p.gather(-1, ids[0, row["prompt_len"]:, None])[:, 0].cpu(), log_p.argmax(-1).tolist()
 
+read = corpus["validation"].select(range(6 if preset.name == "smoke" else 400))
 places = []                                                               # 每个字一行：类别、下限、模型、模式、事实、篇、位置、最想写的
-for n, doc in enumerate(corpus["validation"]):
+for n, doc in enumerate(read):
     nats, wanted = body_nats(doc, writer)
     places += [(kind, best, x, schema, fact, n, i, w) for i, ((kind, best, schema, fact), x, w)
                in enumerate(zip(outlook(doc), nats.tolist(), wanted, strict=True))]
@@ -739,7 +727,7 @@ for n, doc in enumerate(corpus["validation"]):
 # 按类别加起来，折合到一篇：
 
 # %%
-n_read, table = len(corpus["validation"]), []
+n_read, table = len(read), []
 for kind in ("有得选", "只能这样写的套话", "事实（抄、算或背）"):
     here = [(best, x) for k, best, x, *_ in places if k == kind]
     best, ours = (sum(column) / n_read for column in zip(*here, strict=True))
@@ -759,7 +747,7 @@ for kind, _, x, schema, fact, n, i, w in places:
 
 def missed(spot):
     """这一处抄错了（模型最想写的不是正文的字）的是哪些篇。"""
-    return [n for n, found in spots[spot].items() if any(c != corpus["validation"][n]["body"][i] for _, i, c in found)]
+    return [n for n, found in spots[spot].items() if any(c != read[n]["body"][i] for _, i, c in found)]
 
 cost = {spot: sum(x for found in by_doc.values() for x, *_ in found) for spot, by_doc in spots.items()}
 order = sorted(cost, key=cost.get, reverse=True)
@@ -776,7 +764,7 @@ lesson.record("照抄的损失集中在最差的一成位置", worst_share, "比
 # %%
 def spot_row(spot):
     n = next(iter(missed(spot) or spots[spot]))
-    body, (_, i, c) = corpus["validation"][n]["body"], max(spots[spot][n])
+    body, (_, i, c) = read[n]["body"], max(spots[spot][n])
     return (" · ".join(spot), len(spots[spot]), f"{len(missed(spot)) / len(spots[spot]):.0%}", f"{cost[spot] / len(spots[spot]):.1f}",
             f"…{body[max(0, i - 8):i]}［{body[i:i + 3]}…］", c)
 
@@ -1116,7 +1104,7 @@ check.ignores_intro(my_reading)
 #
 # </details>
 #
-# **想一想 · 追问到底**（★★，12 分钟）把第 6 节 `SIZES` 里 10,000 对的步数改成 600，重新运行。先猜：练得久了，几条线的次序会变吗？
+# **想一想 · 追问到底**（★★，12 分钟）把第 6 节 `SIZES` 里 400 对的步数改成 600，重新运行。先猜：练得久了，几条线的次序会变吗？
 #
 # <details><summary>参考答案</summary>
 #
