@@ -27,8 +27,9 @@ VENV = os.path.join(ROOT, ".venv")
 LOCK = os.path.join(ROOT, ".venv.lock")
 STAMP = os.path.join(VENV, "course-stamp.json")
 WINDOWS = os.name == "nt"
-MIN_PYTHON = (3, 10)
+MIN_PYTHON = (3, 11)
 TESTED_PYTHON = (3, 13)
+SUPPORTED = "%d.%d 到 %d.%d" % (MIN_PYTHON + TESTED_PYTHON)
 KERNEL_NAME = "从零开始大模型：汉字的文本处理"
 PRESETS = ("smoke", "cpu", "gpu")
 COMMANDS = ("lab", "run", "build", "test", "setup", "pack", "release", "grade", "slides")
@@ -46,7 +47,8 @@ HELP = """\
   lab            打开 JupyterLab，从 00_start 学起（第一次会先安装，约几分钟）
   run [NN …]     在命令行里运行 notebook，最后给出一张用时和内存的表
   build [NN …]   运行 notebooks/src/*.py，重新生成 notebooks/*.ipynb（维护者用）
-  test           跑全部测试，并以 smoke 预设运行每一本 notebook
+  test           跑全部测试，并以 smoke 预设运行每一本 notebook；有两个核心就分两份同时跑，
+                 不要分就写 test -- -n 0
   setup          只安装，不打开（Colab 上由 notebook 的引导单元调用）
   pack [平台 …]  备一个离线包：课程、小模型和软件包都在一个 zip 里。平台：windows、macos、linux，
                  可带 Python 版本，例如 windows-3.12；不写就是这台机器
@@ -138,7 +140,7 @@ def check_python():
     """Python 太旧或是 32 位就停下。"""
     have = sys.version_info[:2]
     if have < MIN_PYTHON:
-        text = "Python 太旧：这里是 %d.%d，课程需要 3.10 到 3.13。\n" % have
+        text = "Python 太旧：这里是 %d.%d，课程需要 %s。\n" % (have + (SUPPORTED,))
         try:
             found = newer_python()
         except UnicodeError:              # Python 2 遇到含汉字的 PATH
@@ -151,7 +153,7 @@ def check_python():
     if sys.maxsize <= 2 ** 32:
         raise Stop("这是 32 位的 Python，PyTorch 只有 64 位的安装包。请安装 64 位的 Python 3.12。")
     if have > TESTED_PYTHON:
-        say("提醒：课程在 Python 3.10 到 3.13 上测试过，这里是 %d.%d。若安装失败，请换 3.12。" % have)
+        say("提醒：课程在 Python %s 上测试过，这里是 %d.%d。若安装失败，请换 3.12。" % ((SUPPORTED,) + have))
 
 
 def venv_python(venv=None):
@@ -228,10 +230,10 @@ def explain(log, free=None):
     if match:
         return ("下载地址里没有适合这台机器的 %s（系统 %s %s，Python %d.%d）。\n"
                 "课程用的 PyTorch 支持 64 位的 Windows 10、macOS 14 以上的 Apple 芯片、"
-                "较新的 Linux（glibc 2.28 以上），Python 3.10 到 3.13。\n"
+                "较新的 Linux（glibc 2.28 以上），Python %s。\n"
                 "若你在用镜像，它可能还没同步，换一个试试；"
                 "不在支持之列的机器（如 Intel Mac）请用 Colab，见 README.md。"
-                % ((match.group(1), platform.system(), platform.machine()) + sys.version_info[:2]))
+                % ((match.group(1), platform.system(), platform.machine()) + sys.version_info[:2] + (SUPPORTED,)))
     if re.search(BAD_HASH, text):
         return "下载的文件不完整。请再运行一次；若还不行，先运行 pip cache purge 清空缓存。"
     return "pip 安装失败，原因见上面的输出。修好后再运行一次同样的命令；想从头来，删掉 .venv 文件夹即可。"
@@ -250,7 +252,7 @@ def explain_venv(output):
                 "装好后再运行一次。" % version)
     if re.search(NO_RIGHT, text):
         return explain(text)
-    return "建不了虚拟环境 .venv:\n%s\n请换一个 Python(3.10 到 3.13)再试。" % output.strip()[-800:]
+    return "建不了虚拟环境 .venv:\n%s\n请换一个 Python（%s）再试。" % (output.strip()[-800:], SUPPORTED)
 
 
 # ---------------------------------------------------------------- 安装
@@ -815,7 +817,7 @@ def command_line(command, names, extra, python):
     if command in ("release", "grade", "slides"):
         return [python, "-m", "utils.classroom", command] + names
     if command == "test":
-        return [python, "-m", "pytest"] + extra
+        return [python, "-m", "pytest"] + two_workers(extra) + extra
     if command == "pack":
         return [python, "-m", "utils.offline_pack"] + names
     line = [python, "-m", "jupyterlab"]
@@ -829,6 +831,17 @@ def command_line(command, names, extra, python):
     return line + extra
 
 
+def two_workers(extra):
+    """让 pytest 分两份同时跑的参数；只有一个核心，或用户对进程另有安排，就是空的。
+
+    只分两份：每个进程都装着模型；notebook 接着前面的跑，一串都在同一个进程里，再多分也不更快。
+    """
+    words = extra + os.environ.get("PYTEST_ADDOPTS", "").split()
+    # 调试器和 -s 要用眼前的终端，分了就用不成
+    own = any(re.match(r"-n|--numprocesses\b|(-p)?no:xdist$|(-s|--pdb|--trace)$", word) for word in words)
+    return [] if own or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "loadgroup"]
+
+
 def environment(command, options):
     """子命令的环境变量。"""
     env = dict(os.environ) if options["here"] else clean_environ()
@@ -839,6 +852,7 @@ def environment(command, options):
             env[name] = "1"
     if command == "test":
         env["COURSE_PRESET"] = "smoke"
+        env.setdefault("OMP_NUM_THREADS", "1")    # 两份同时跑，各用一个核心；小模型多用线程也不更快
     if options["preset"]:
         env["COURSE_PRESET"] = options["preset"]
     return env

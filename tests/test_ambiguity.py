@@ -1,4 +1,4 @@
-"""歧义检查：小语法里的歧义要报出来，没有歧义的不冤枉；真正的新闻语法有一份没有歧义的证明，还有一百万篇的抽查。"""
+"""歧义检查：小语法里的歧义要报出来，没有歧义的不冤枉；真正的新闻语法有一份没有歧义的证明，还有二十万篇的抽查。"""
 
 import random
 
@@ -102,9 +102,9 @@ def test_news_grammar_is_proved_unambiguous():
     assert AmbiguityChecker(news_grammar()).problems() == []
 
 
-def test_a_million_documents_have_one_derivation_per_text():
-    """抽一百万篇：同样的导语，同样的「导语加正文」，推导的概率必须相同；不同就是有两种推导。"""
-    grammar, rng, n = news_grammar(), random.Random("百万"), 1_000_000
+def test_many_documents_have_one_derivation_per_text():
+    """抽二十万篇：同样的导语，同样的「导语加正文」，推导的概率必须相同；不同就是有两种推导。"""
+    grammar, rng, n = news_grammar(), random.Random("百万"), 200_000
     intros, pairs, repeated = {}, {}, 0
     for _ in range(n):
         d = grammar.sample(rng)

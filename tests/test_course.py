@@ -31,7 +31,7 @@ if __name__ == "__main__":
 TELL = """
 import json, os, sys
 if __name__ == "__main__":
-    keep = ("COURSE_PRESET", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "PYTHONUTF8")
+    keep = ("COURSE_PRESET", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "PYTHONUTF8", "OMP_NUM_THREADS")
     print("TELL" + json.dumps({"argv": sys.argv[1:], "env": {k: os.environ.get(k) for k in keep}}))
     sys.exit(int(os.environ.get("TELL_EXIT", "0")))
 """
@@ -62,15 +62,15 @@ def test_source_parses_on_old_python():
 
 
 def old_pythons() -> list[str]:
-    """这台机器上找得到的 3.10 以前的解释器。"""
+    """这台机器上找得到的 3.11 以前的解释器。"""
     names = [*Path.home().glob(".pyenv/versions/*/bin/python")]
-    words = ("python2", "python2.7", "python3.6", "python3.8", "python3.9")
+    words = ("python2", "python2.7", "python3.6", "python3.8", "python3.9", "python3.10")
     names += [Path(p) for p in map(shutil.which, words) if p]
     found = {}
     for path in names:
         ask = [path, "-c", "import sys; print(sys.version_info[:2])"]
         run = subprocess.run(ask, capture_output=True, text=True)
-        if run.returncode == 0 and run.stdout.strip() and ast.literal_eval(run.stdout) < (3, 10):
+        if run.returncode == 0 and run.stdout.strip() and ast.literal_eval(run.stdout) < (3, 11):
             found.setdefault(run.stdout, str(path))
     return [found[k] for k in sorted(found)]
 
@@ -78,20 +78,19 @@ def old_pythons() -> list[str]:
 OLD = old_pythons()
 
 
-@pytest.mark.skipif(not OLD, reason="这台机器上没有比 3.10 旧的 Python")
+@pytest.mark.skipif(not OLD, reason="这台机器上没有比 3.11 旧的 Python")
 @pytest.mark.parametrize("python", OLD or [""])
 def test_old_python_gets_a_clear_message(python):
     run = subprocess.run([python, str(ROOT / "course.py"), "lab"], capture_output=True,
                          env=dict(os.environ, PYTHONIOENCODING="utf-8"))
     text = run.stderr.decode("utf-8")
-    assert run.returncode == 1 and "Python 太旧" in text and "3.10" in text and "Traceback" not in text
+    assert run.returncode == 1 and "Python 太旧" in text and "3.11 到 3.13" in text and "Traceback" not in text
 
 
 def test_newer_python_is_named(course, monkeypatch):
     """真能运行的新 Python 会被点名；PATH 上没有，就说去哪里装。"""
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
-    monkeypatch.setattr(course, "MIN_PYTHON", (3, 10))
-    monkeypatch.setattr(course.sys, "version_info", (3, 8, 1))
+    monkeypatch.setattr(course.sys, "version_info", (3, 10, 20))
     with pytest.raises(course.Stop, match="已有够新的 Python.*\n.*python"):
         course.check_python()
     monkeypatch.setenv("PATH", "")
@@ -153,6 +152,61 @@ def test_wrong_notebook_lists_what_there_is(course):
 def test_any_console_encoding_is_survived(encoding):
     code, _ = call("--help", check=0, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
     assert code == 0
+
+
+@pytest.mark.parametrize("cores, extra, options, shared", [
+    (2, [], "", True),
+    (16, ["-k", "甲", "-x", "--no-header", "-p", "no:cacheprovider"], "", True),
+    (1, [], "", False),
+    (None, [], "", False),                                     # 系统说不出有几个核心
+    (2, ["-n", "4"], "", False),
+    (2, ["-n0"], "", False),
+    (2, ["--numprocesses=4"], "", False),
+    (2, ["-p", "no:xdist"], "", False),
+    (2, ["--pdb"], "", False),
+    (2, ["-s"], "", False),
+    (2, ["-x"], "-q -n 3", False),
+])
+def test_tests_are_shared_by_two_workers_unless_told_otherwise(course, monkeypatch, cores, extra, options, shared):
+    monkeypatch.setattr(course.os, "cpu_count", lambda: cores)
+    monkeypatch.setenv("PYTEST_ADDOPTS", options)
+    line = course.command_line("test", [], extra, "python")
+    assert line == ["python", "-m", "pytest"] + ["-n", "2", "--dist", "loadgroup"] * shared + extra
+    assert "-n" not in course.command_line("run", ["02_tokenization"], [], "python")
+
+
+WHO = """
+import os, pathlib, pytest
+@pytest.mark.parametrize("case", ["甲", pytest.param("乙", marks=pytest.mark.xdist_group("一组"))])
+def test_who(case):
+    pathlib.Path(case).write_text(os.environ.get("PYTEST_XDIST_WORKER", "没有分"), encoding="utf-8")
+"""
+
+
+def test_real_pytest_takes_the_arguments(course, monkeypatch, tmp_path):
+    """真的运行 pytest：分的时候两个进程都有活干；不用 xdist 时，组的标记也认得。"""
+    (tmp_path / "test_who.py").write_text(WHO, encoding="utf-8")
+    monkeypatch.setattr(course.os, "cpu_count", lambda: 2)
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+
+    def who(*extra):
+        line = course.command_line("test", [], ["-c", str(ROOT / "pyproject.toml"), "--rootdir", ".", *extra, "."], sys.executable)
+        run = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, encoding="utf-8", timeout=120)
+        assert run.returncode == 0, run.stdout + run.stderr
+        return {(tmp_path / case).read_text(encoding="utf-8") for case in ("甲", "乙")}
+
+    assert who() == {"gw0", "gw1"}
+    assert who("-p", "no:xdist") == {"没有分"}
+
+
+def test_tests_use_one_thread_each_unless_the_user_says_more(course, monkeypatch):
+    options = {"here": False, "offline": False, "preset": None}
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert course.environment("test", options)["OMP_NUM_THREADS"] == "1"
+    assert "OMP_NUM_THREADS" not in course.environment("run", options)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert course.environment("test", options)["OMP_NUM_THREADS"] == "3"
 
 
 def test_windows_paths_and_words(course, monkeypatch):
@@ -383,9 +437,10 @@ def test_first_call_sets_up_everything(project):
 
 def test_test_command_is_offline_and_smoke(project):
     said = told(project.first)
-    assert said["argv"] == ["-k", "甲"]
+    assert said["argv"][-2:] == ["-k", "甲"]
     assert said["env"] == {"COURSE_PRESET": "smoke", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
-                           "HF_DATASETS_OFFLINE": "1", "PYTHONUTF8": "1"}
+                           "HF_DATASETS_OFFLINE": "1", "PYTHONUTF8": "1",
+                           "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     assert told(project.call("test", "--preset", "cpu"))["env"]["COURSE_PRESET"] == "cpu"
 
 
@@ -456,8 +511,8 @@ def test_browser_packages_are_installed_once_when_there_is_a_chromium(project):
     chromium = {"CHROMIUM": sys.executable}                                  # 有这个文件就算
     assert "浏览器" not in project.call("run", **chromium)                    # 只有 test 才装
     assert "浏览器" not in project.call("test", CHROMIUM="", **nowhere)
-    text = project.call("test", **chromium)
-    assert "那些测试这次会跳过" in text and told(text)["argv"] == []
+    text = project.call("test", "--", "-n", "0", **chromium)
+    assert "那些测试这次会跳过" in text and told(text)["argv"] == ["-n", "0"]
     wheel(project.wheels, "gamma", {"gamma/__init__.py": ""})
     text = project.call("test", **chromium)
     assert "安装浏览器测试要的包" in text and "跳过" not in text and (project.site / "gamma").exists()

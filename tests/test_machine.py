@@ -24,7 +24,8 @@ def packages(folder, requirements, constraints):
 
 @pytest.mark.parametrize(("state", "check"), [
     ("ok", lambda: machine.check_python((3, 12, 4), 64)),
-    ("fail", lambda: machine.check_python((3, 9, 18), 64)),
+    ("ok", lambda: machine.check_python((3, 11, 0), 64)),
+    ("fail", lambda: machine.check_python((3, 10, 20), 64)),
     ("fail", lambda: machine.check_python((3, 12, 4), 32)),
     ("warn", lambda: machine.check_python((3, 14, 0), 64)),
     ("ok", lambda: machine.check_cores(2)),

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import chain
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -21,6 +22,7 @@ from utils import bootstrap, notebooks
 from utils import notebook_checks as checks
 from utils import notebook_cleaning as cleaning
 from utils.notebook_execution import Failure, Result, execute
+from utils.notebook_fingerprint import fingerprint
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = checks.source_files(ROOT / "notebooks")
@@ -37,12 +39,15 @@ def test_built_notebooks_match_their_sources():
 
 
 @pytest.mark.notebooks
-@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
-def test_notebook_runs(source):
-    """按编号依次运行；共用一个产物文件夹，所以后面的会用到前面练出来的模型。"""
-    result = execute(source, os.environ["COURSE_PRESET"], bar=False)
-    print(f"{source.stem}：{result.seconds:.1f} 秒，峰值 {result.peak_mb:.0f} MB")
+@pytest.mark.parametrize("notebook", SOURCES, ids=lambda p: p.stem)
+def test_notebook_runs(notebook, request):
+    """按编号依次运行；共用一个产物文件夹，所以后面的会用到前面练出来的模型。有浏览器时由 browser/test_run_all.py 代替。"""
+    preset = os.environ["COURSE_PRESET"]
+    result = execute(notebook, preset, bar=False)
+    print(f"{notebook.stem}：{result.seconds:.1f} 秒，峰值 {result.peak_mb:.0f} MB")
     assert result.ok, f"{result.failure}\n{traceback_of(result.notebook)}"
+    said = "".join(o.text for c in result.notebook.cells for o in c.get("outputs", []) if o.output_type == "stream")
+    assert chain.broken_links(notebook.stem, chain.came_before(request.node), said, Path(os.environ["COURSE_OUTPUTS"]) / preset) == []
 
 
 INTERACTIVE = re.compile(r"\b(show_attention|show_stepper|AttentionWidget|AttentionStepper|token_playground|figure_playground|Studio)\(")
@@ -192,6 +197,7 @@ def test_build_writes_a_clean_deterministic_notebook(tmp_path, monkeypatch, caps
     assert value.output_type == "execute_result" and value.execution_count is None
     assert nb.metadata.course.records == [
         {"name": "损失", "value": 1.23457, "unit": "奈特", "preset": "smoke", "device": "cpu"}]
+    assert nb.metadata.course.fingerprint == fingerprint(folder / "src" / "02_noisy.py")
     assert "jupytext" not in nb.metadata and "甲".encode() in first and b"\r" not in first
     results = (folder / "RESULTS.md").read_text(encoding="utf-8")
     assert "| 损失 | 1.235 | 奈特 | smoke | cpu |" in results and "torch 2.13.0" in results
@@ -291,6 +297,7 @@ def built(tmp_path):
     source = write(tmp_path, "02_demo")
     import jupytext
     nb, _ = cleaning.clean(jupytext.read(source, fmt="py:percent"), "02_demo", ROOT)
+    nb.metadata["course"] = {"fingerprint": fingerprint(source)}
     notebooks.save(bootstrap.insert(nb, "02_demo"), tmp_path / "02_demo.ipynb")
     notebooks.write_results(tmp_path)
     assert checks.check(tmp_path) == []
@@ -337,6 +344,8 @@ RECORD = {"name": "a", "value": 1, "unit": "", "preset": "cpu", "device": "cpu"}
     (shown('<iframe srcdoc="&lt;img src=//a.example/x&gt;">'), "输出引用了外部地址"),
     (shown("<style>@import url(http://a.example/x.css)</style>"), "输出引用了外部地址"),
     (lambda d: d["metadata"].update(widgets={}), "widgets"),
+    (lambda d: d["metadata"]["course"].pop("fingerprint"), "02_demo.ipynb：输出没有指纹，请运行 course.py build 02"),
+    (lambda d: d["metadata"]["course"]["fingerprint"].update(code="旧的"), "输出比代码旧：它的代码 变了"),
     (lambda d: d["cells"][1].pop("outputs"), "不是合法的 notebook"),
     (lambda d: d["metadata"].update(x="大" * 150_000), "太大"),
     (lambda d: d["metadata"].update(course={"records": [RECORD], "versions": {}}), "RESULTS.md"),

@@ -10,13 +10,16 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from utils.machine import check_python
+from utils.offline_pack import PYTHONS as PACKED
+
 sys.path.insert(0, str(Path(__file__).parent))
 from lowest import requirements  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 BOUNDS = requirements((ROOT / "requirements.txt").read_text(encoding="utf-8"))
 BROWSER = requirements((ROOT / "tests" / "browser" / "requirements.txt").read_text(encoding="utf-8"))
-PYTHONS = ("3.10.0", "3.11.7", "3.12.1", "3.13.0")
+PYTHONS = ("3.11.0", "3.11.7", "3.12.1", "3.13.0")
 PLATFORMS = (
     {"sys_platform": "linux", "os_name": "posix", "platform_machine": "x86_64", "platform_system": "Linux"},
     {"sys_platform": "darwin", "os_name": "posix", "platform_machine": "arm64", "platform_system": "Darwin"},
@@ -66,7 +69,25 @@ def test_no_index_address():
 
 def test_constraints_say_how_they_are_made():
     head = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[:3]
-    assert any("uv pip compile --universal --python-version 3.10" in line for line in head)
+    assert any("uv pip compile --universal --python-version 3.11" in line for line in head)
+
+
+def test_every_place_names_the_same_python_versions():
+    """course.py 说的是哪几版，别处说的就是哪几版。"""
+    text = {name: (ROOT / name).read_text(encoding="utf-8") for name in
+            ("course.py", "README.md", "README.en.md", "environment.yml", "pyproject.toml")}
+    low, high = (int(re.search(rf"^{name} = \(3, (\d+)\)", text["course.py"], re.M)[1]) for name in ("MIN_PYTHON", "TESTED_PYTHON"))
+    assert set(re.findall(r"3\.(\d+) 到 3\.(\d+)", text["README.md"])) == {(str(low), str(high))}
+    assert set(re.findall(r"3\.(\d+) to 3\.(\d+)", text["README.en.md"])) == {(str(low), str(high))}
+    assert f"python >=3.{low},<3.{high + 1}\n" in text["environment.yml"]
+    assert f'target-version = "py3{low}"' in text["pyproject.toml"]
+    assert PACKED == tuple(f"3.{minor}" for minor in range(low, high + 1))
+    states = {minor: check_python((3, minor, 0), 64).state for minor in range(low - 1, high + 2)}
+    assert states == {low - 1: "fail", **dict.fromkeys(range(low, high + 1), "ok"), high + 1: "warn"}
+    assert f"3.{low} 到 3.{high}" in check_python((3, high + 1, 0), 64).remedy
+    assert {int(python.split(".")[1]) for python in PYTHONS} == set(range(low, high + 1))
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert f"--python-version 3.{low} " in lines and f"python_full_version < '3.{low}'" not in lines
 
 
 def test_conda_environment_names_the_same_packages():
@@ -84,7 +105,7 @@ def test_installed_versions_respect_the_bounds():
 
 def test_every_third_party_import_is_required():
     """utils、notebooks、tests 里导入的第三方包，都在 requirements.txt 里（反过来允许只装不导入）。"""
-    alias = {"pil": "pillow"}
+    alias = {"pil": "pillow", "xdist": "pytest-xdist"}
     indirect = {"packaging", "jupyter-client", "jupyter-core"}     # pytest、nbclient 一定带来的
     known = set(BOUNDS) | indirect | {"utils", "course", "benchmarks"}
     files = [p for folder in ("utils", "notebooks/src", "tests", "tests/browser") for p in (ROOT / folder).glob("*.py")]

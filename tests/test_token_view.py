@@ -75,7 +75,8 @@ def test_pieces_carry_the_bytes_of_the_text(tokenizers, name):
 def test_labels(tokenizers):
     labels = [piece.label for piece in token_pieces(tokenizers["byte"], "今 \nA")]
     assert labels == ["E4", "BB", "8A", "␣", "⏎", "A"]
-    assert [p.label for p in token_pieces(tokenizers["char"], "今龘")] == ["今", "[UNK]"]
+    assert [p.label for p in token_pieces(tokenizers["char"], "今龘\u202e[UNK]")][:3] == ["今", "[UNK]龘", "[UNK]U+202E"]
+    assert [p.label for p in token_pieces(tokenizers["wordpiece"], "今天龘是")] == ["[UNK]今天…"]
     assert [p.label for p in token_pieces(tokenizers["word"], "今天龘")] == ["今天", "E9", "BE", "98"]
 
 

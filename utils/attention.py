@@ -10,10 +10,13 @@ import math
 import unicodedata
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+
+from utils.token_names import token_names
+from utils.tokenization import check_vocabulary, unknown_note
 
 
 def scaled_dot_product_attention(
@@ -111,10 +114,14 @@ class MultiHeadSelfAttention(nn.Module):
 
 @dataclass(frozen=True)
 class Attentions:
-    """一句话在一个模型里的全部注意力。tokens:T 个词元；weights:(L, H, T, T)，每行之和是 1。"""
+    """一句话在一个模型里的全部注意力。
+
+    属性：tokens：T 个词元的名字；weights：(L, H, T, T)，每行之和是 1；note：一句话，哪些字不在词表里，都认识时是空串。
+    """
 
     tokens: list[str]
     weights: torch.Tensor
+    note: str = ""
 
     @property
     def layers(self) -> int:
@@ -148,8 +155,10 @@ def encode_text(model: nn.Module, tokenizer, text: str, pair: str | None = None,
                 max_tokens: int = 256) -> dict[str, torch.Tensor]:
     """把一句话变成模型的输入（批大小 1），太长、为空都用中文说清楚。
 
-    错误：TypeError:text 不是字符串；ValueError：没有内容，有不成对的代理码，或词元数超过模型的位置数或 max_tokens。
+    错误：TypeError:text 不是字符串；ValueError：模型与分词器不是一对，没有内容，有不成对的代理码，
+        或词元数超过模型的位置数或 max_tokens。
     """
+    check_vocabulary(model, tokenizer)
     for part in (text, "" if pair is None else pair):
         if not isinstance(part, str):
             raise TypeError(f"句子要是字符串，收到的是 {type(part).__name__}。")
@@ -171,7 +180,8 @@ def get_attentions(model: nn.Module, tokenizer, text: str, pair: str | None = No
     """让模型读一句话（或一对），取出每一层、每一个头的注意力权重。
 
     参数：model: Hugging Face 模型；tokenizer：它的分词器；pair：第二段文字，可省；max_tokens：词元数上限。
-    返回：Attentions,weights 是 CPU 上的 float32，形状 (L, H, T, T)。模型的状态（注意力实现、训练模式）不变。
+    返回：Attentions，weights 是 CPU 上的 float32，形状 (L, H, T, T)；不认识的字写成「[UNK]鲁」，note 里点了名。
+        模型的状态（注意力实现、训练模式）不变。
     错误：TypeError、ValueError 同 encode_text;RuntimeError：模型没有给出注意力。首次使用：03_self_attention。
     """
     inputs = encode_text(model, tokenizer, text, pair, max_tokens)
@@ -180,7 +190,11 @@ def get_attentions(model: nn.Module, tokenizer, text: str, pair: str | None = No
     if not layers or layers[0] is None:
         raise RuntimeError(f"{type(model).__name__} 没有给出注意力权重：它可能不支持 eager 注意力。")
     weights = torch.cat([layer.float().cpu() for layer in layers])  # (L, H, T, T)
-    return Attentions(tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist()), weights)
+    return Attentions(token_names(tokenizer, text, pair), weights, _note(tokenizer, text, pair))
+
+
+def _note(tokenizer, text: str, pair: str | None = None) -> str:
+    return unknown_note(tokenizer, text, pair) if getattr(tokenizer, "is_fast", False) else ""  # 慢速分词器查不到原文
 
 
 def word_groups(tokenizer, text: str, pair: str | None = None) -> list[tuple[int, int] | None] | None:
@@ -227,18 +241,19 @@ def merge_subwords(attentions: Attentions, groups: Sequence[Hashable | None] | N
     words = [""] * member.size(1)
     for i, w in enumerate(index.tolist()):
         words[w] += tokens[i][2:] if words[w] and continues[i] else tokens[i]
-    return Attentions(words, rows.T @ weights @ member)  # (W, T) x (L, H, T, T) x (T, W) -> (L, H, W, W)
+    return replace(attentions, tokens=words, weights=rows.T @ weights @ member)  # (W, T) x (L, H, T, T) x (T, W) -> (L, H, W, W)
 
 
 @dataclass(frozen=True)
 class HeadVectors:
-    """一个头里每个词元的三个向量。tokens:T 个词元；q、k、v:(T, D);mask:(T, T) 布尔，True 可以看。"""
+    """一个头里每个词元的三个向量。tokens、note：同 Attentions；q、k、v：(T, D)；mask：(T, T) 布尔，True 可以看。"""
 
     tokens: list[str]
     q: torch.Tensor
     k: torch.Tensor
     v: torch.Tensor
     mask: torch.Tensor
+    note: str = ""
 
 
 def get_head_vectors(model: nn.Module, tokenizer, text: str, layer: int = 0, head: int = 0,
@@ -264,10 +279,9 @@ def get_head_vectors(model: nn.Module, tokenizer, text: str, layer: int = 0, hea
                        for f in (own.query, own.key, own.value))  # (T, D) x 3
     finally:
         hook.remove()
-    tokens = tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist())
-    T = len(tokens)
+    T = inputs["input_ids"].size(1)
     mask = causal_mask(T) if model.config.is_decoder else torch.ones(T, T, dtype=torch.bool)
-    return HeadVectors(tokens, q, k, v, mask)
+    return HeadVectors(token_names(tokenizer, text), q, k, v, mask, _note(tokenizer, text))
 
 
 def attention_steps(vectors: HeadVectors) -> dict[str, torch.Tensor]:

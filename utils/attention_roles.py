@@ -23,7 +23,7 @@ from torch import nn
 from utils.attention import causal_mask, eager_attention
 from utils.plotting import heatmap
 from utils.surface import written_at
-from utils.tokenization import encode_pair
+from utils.tokenization import check_vocabulary, encode_pair
 
 ROLES = {"previous": "前一个字", "next": "后一个字", "entity": "导语里的同一事实", "same": "别处的同一个字",
          "copy": "抄写（上次后面的字）", "punctuation": "标点", "sink": "[CLS]、[SEP]"}
@@ -132,8 +132,9 @@ def score_roles(model: nn.Module, tokenizer, docs: Sequence[dict], batch_size: i
 
     参数：model：BERT 类模型，config.is_decoder 为真时按因果掩码算；tokenizer：它的字符分词器；
         docs：有 intro、body、facts 的文档（Dataset 或字典的列表）；batch_size：一批几篇。
-    返回：RoleScores。错误：ValueError：docs 是空的；其余同 role_targets。
+    返回：RoleScores。错误：ValueError：docs 是空的，或模型与分词器不是一对；其余同 role_targets。
     """
+    check_vocabulary(model, tokenizer)
     rows = [role_targets(doc, tokenizer, model.config.max_position_embeddings, model.config.is_decoder) for doc in docs]
     if not rows:
         raise ValueError("一篇文档也没有：请至少给一篇。")
@@ -213,8 +214,9 @@ def look_back(model: nn.Module, tokenizer, intro: str, body: str, facts: str | l
     """取出解码器写 body 的每个字时的注意力。解码器看不见右边，整段一次算出的权重与逐字写时的相同。
 
     参数：model：is_decoder=True 的模型；intro, body：导语和（写出来的）正文；facts：导语的事实，同 fact_spans。
-    返回：LookBack。错误：ValueError：模型不是解码器，或放不下。
+    返回：LookBack。错误：ValueError：模型不是解码器，与分词器不是一对，或放不下。
     """
+    check_vocabulary(model, tokenizer)
     if not model.config.is_decoder:
         raise ValueError("这里要看的是逐字写作：请用 is_decoder=True 的模型，例如 load_checkpoint(\"clm\", BertLMHeadModel)。")
     ids = encode_pair(tokenizer, intro, body, model.config.max_position_embeddings)["input_ids"]

@@ -8,6 +8,7 @@ import torch
 
 from utils.attention import Attentions, get_attentions, merge_subwords, word_groups
 from utils.attention_figures import visible
+from utils.widget_parts import drawn
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ def read_sides(model, tokenizer, text: str, pair: str | None, attentions: Attent
     else:
         second = None if compare is None else given(compare)
     return Sides((reader, other_reader), own_text, first, second)
+
+
+def unknown_notes(*sides: Attentions | None) -> str:
+    """各栏里哪些字不在词表里：一样的只说一次，不一样的各占一行；都认识时是空串。"""
+    return "\n".join(dict.fromkeys(drawn(side.note) for side in sides if side is not None and side.note))
 
 
 def side_names(names, compare) -> list[str]:

@@ -17,6 +17,7 @@ from utils.attention import Attentions, encode_text, get_attentions
 from utils.attention_figures import chosen, spread, visible
 from utils.bertviz_neuron import Prepared, neuron_layers
 from utils.bertviz_page import MAX_BYTES, libraries, offline_page
+from utils.widget_parts import drawn
 
 MAX_LINES = 60_000  # model 视图一次画出全部连线，再多浏览器要卡好几秒
 MAX_READ = 512  # 模型最多读这么多个词元；画出来的还要少
@@ -44,7 +45,7 @@ def bertviz_html(model, tokenizer, text: str, pair: str | None = None, view: str
         max_tokens：最多画多少个词元；None 取 TOKEN_CAPS。超出的不画，权重仍按整句计算。
         attentions：get_attentions 读同一句话的结果，有了就不再读一遍；None 时自己读。
     返回：
-        HTML 文档。权重保留四位小数；没有画出的层和词元，在页面开头用中文写明。
+        HTML 文档。权重保留四位小数；不认识的字、没有画出的层和词元，在页面开头用中文写明。
     错误：
         ValueError：视图名不对、句子为空或太长、没有这一层、模型不适合这个视图；TypeError：句子不是字符串。
         RuntimeError：缺少软件包，或 bertviz 的版本与这里的写法不合。
@@ -120,6 +121,8 @@ def _build(model, tokenizer, text, pair, view, layers, max_tokens, attentions) -
     width = data[0]["queries"].size(-1) if data else 0
     plan = plan_view(view, attentions, second, width, layers, cap)
     second = second if second is not None and second < plan.tokens else None
+    if attentions.note:
+        plan.notes.insert(0, drawn(attentions.note))
     page, change = _draw(view, attentions, plan, second, data)
     return offline_page(page, view, plan.notes, change), _height(view, plan, attentions.heads)
 

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 import torch
 
 from utils.decoding import Decoding
-from utils.writer import Writer, check_model, encode_prompt, evaluating, room_for, write
+from utils.tokenization import name_unknown
+from utils.writer import Writer, check_model, encode_prompt, evaluating, room_for, strange_characters, write
 
 __all__ = ["Article", "Candidate", "Decoding", "Step", "complete", "encode_prompt", "generate", "stream"]
 
 
 def generate(model, tokenizer, intros: Sequence[str], *, max_new_tokens: int | None = None,
              use_cache: bool = True, batch_size: int = 64, **how) -> list[str]:
-    """读导语，写正文：``[CLS] 导语 [SEP]`` → 正文，写到 [SEP] 为止。
+    """读导语，写正文：``[CLS] 导语 [SEP]`` → 正文，写到 [SEP] 为止。导语里有词表之外的字，先打印一句话点名。
 
     参数：
         model: ``is_decoder=True`` 的 ``BertLMHeadModel``；tokenizer: 字符级分词器。
@@ -30,13 +31,14 @@ def generate(model, tokenizer, intros: Sequence[str], *, max_new_tokens: int | N
     返回：
         正文的列表，与 intros 次序相同；不含特殊词元。
     异常：
-        ValueError: 导语是空的、放不下、挑字的参数越界、模型不是 is_decoder。
+        ValueError: 导语是空的、放不下、挑字的参数越界、模型不是 is_decoder，或模型与分词器不是一对。
         TypeError: intros 是单个字符串，或模型不是 BertLMHeadModel。
     首次实现：09_generation。
     """
     if isinstance(intros, str):
         raise TypeError("intros 应当是导语的列表；只有一条时写成 [导语]。")
     prompts = [encode_prompt(tokenizer, intro, "") for intro in intros]
+    name_unknown(tokenizer, *strange_characters(tokenizer, *intros))
     written = write(model, tokenizer, prompts, max_new_tokens, Decoding(**how), 1, use_cache, batch_size)
     return [tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
 
@@ -55,7 +57,7 @@ class Article:
 
 def complete(model, tokenizer, prefix: str, *, max_new_tokens: int | None = None, use_cache: bool = True,
              **how) -> Article:
-    """接着一个开头往下写：先写完导语，过了 [SEP] 再写正文。
+    """接着一个开头往下写：先写完导语，过了 [SEP] 再写正文。开头里有词表之外的字，先打印一句话点名。
 
     参数：
         prefix: 开头，例如「今天是个」；其中若有换行，换行之前是写完的导语，之后是正文的开头。
@@ -66,6 +68,7 @@ def complete(model, tokenizer, prefix: str, *, max_new_tokens: int | None = None
     """
     intro, newline, body = prefix.partition("\n") if isinstance(prefix, str) else (prefix, "", "")
     prompt, stops = encode_prompt(tokenizer, intro, body if newline else None), 1 if newline else 2
+    name_unknown(tokenizer, *strange_characters(tokenizer, intro, body))
     ids = write(model, tokenizer, [prompt], max_new_tokens, Decoding(**how), stops, use_cache)[0]
     cut = ids.index(tokenizer.sep_token_id) if stops == 2 and tokenizer.sep_token_id in ids else len(ids)
     first, second = (tokenizer.decode(part, skip_special_tokens=True) for part in (ids[:cut], ids[cut:]))
@@ -103,7 +106,7 @@ class Step:
 
 def stream(model, tokenizer, prefix: str, *, max_new_tokens: int | None = None, n_candidates: int = 6,
            skip: int = 0, **how) -> Iterator[Step]:
-    """与 complete 写得一样，但写一个字就交出一个 Step，带着当时的候选与概率。不支持束搜索。
+    """与 complete 写得一样，但写一个字就交出一个 Step，带着当时的候选与概率。不支持束搜索，也不打印。
 
     参数：
         n_candidates: 每步列出概率最高的几个候选；真正写下的字若不在其中，排在最后。
@@ -113,7 +116,7 @@ def stream(model, tokenizer, prefix: str, *, max_new_tokens: int | None = None, 
         Step 的生成器。异常：同 generate；策略是 beam 时 ValueError。
     首次实现：09_generation。
     """
-    check_model(model)
+    check_model(model, tokenizer)
     choices = Decoding(**how)
     if choices.strategy == "beam":
         raise ValueError("束搜索要写完才知道选哪一篇，不能边写边看。请用贪心或抽样。")

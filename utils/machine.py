@@ -71,15 +71,15 @@ class Report:
 
 
 def check_python(version: tuple[int, ...] | None = None, bits: int | None = None) -> Check:
-    """Python 3.10 到 3.13、64 位。"""
+    """Python 3.11 到 3.13、64 位。"""
     version = tuple(sys.version_info[:3]) if version is None else version
     bits = (64 if sys.maxsize > 2**32 else 32) if bits is None else bits
     detail = ".".join(map(str, version)) + f"，{bits} 位"
-    if version[:2] < (3, 10) or bits < 64:
+    if version[:2] < (3, 11) or bits < 64:
         return Check("Python", "fail", detail,
                      "请装 64 位的 Python 3.12，再运行 python3 course.py lab（Windows 上写 python）。")
     if version[:2] > (3, 13):
-        return Check("Python", "warn", detail, "课程在 3.10 到 3.13 上测试过；遇到怪事时，请换 3.12 再试。")
+        return Check("Python", "warn", detail, "课程在 3.11 到 3.13 上测试过；遇到怪事时，请换 3.12 再试。")
     return Check("Python", "ok", detail)
 
 

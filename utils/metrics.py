@@ -132,7 +132,7 @@ def body_loss(model, tokenizer, intros: Sequence[str], bodies: Sequence[str], ba
 
     参数：model: is_decoder=True 的 BertLMHeadModel；intros, bodies: 等长的列表；batch_size: 一批几篇。
     量不出：与 body_bits_per_char 相同；而且词元的大小不同，损失就不能比。
-    异常：ValueError: 有一对放不进模型的位置数。
+    异常：ValueError: 有一对放不进模型的位置数，或模型与分词器不是一对。
     首次实现：09_generation。
     """
     return _body_nats(model, tokenizer, intros, bodies, batch_size) / (sum(map(len, bodies)) + len(bodies))
@@ -152,8 +152,9 @@ def body_bits_per_char(model, tokenizer, intros: Sequence[str], bodies: Sequence
 @torch.inference_mode()
 def _body_nats(model, tokenizer, intros: Sequence[str], bodies: Sequence[str], batch_size: int) -> float:
     """模型给全部正文（含末尾的 [SEP]）的总损失，奈特。"""
-    from utils.tokenization import encode_pair
+    from utils.tokenization import check_vocabulary, encode_pair
 
+    check_vocabulary(model, tokenizer)
     _check_pairs(bodies, intros)
     longest, nats, training = model.config.max_position_embeddings, 0.0, model.training
     rows = [encode_pair(tokenizer, i, b, longest) for i, b in zip(intros, bodies, strict=True)]

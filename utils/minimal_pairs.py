@@ -21,6 +21,7 @@ from torch import nn
 from utils.attention import get_attentions
 from utils.environment import DATA
 from utils.objectives import IGNORE
+from utils.tokenization import check_vocabulary, unknown_characters, unknown_note
 from utils.training import logits_at_targets
 
 PAIRS = DATA / "minimal_pairs.tsv"
@@ -82,8 +83,7 @@ def load_pairs(path: Path = PAIRS) -> list[Pair]:
 
 def known_pairs(pairs: Sequence[Pair], tokenizer) -> tuple[list[Pair], list[tuple[Pair, str]]]:
     """只留下每个字都在词表里的对。返回：（留下的，[（去掉的，它的生字）]）。"""
-    vocabulary = tokenizer.get_vocab()
-    strange = [("".join(dict.fromkeys(c for c in pair.good + pair.bad if c not in vocabulary))) for pair in pairs]
+    strange = ["".join(unknown_characters(tokenizer, pair.good, pair.bad)) for pair in pairs]
     return ([p for p, s in zip(pairs, strange, strict=True) if not s],
             [(p, s) for p, s in zip(pairs, strange, strict=True) if s])
 
@@ -93,15 +93,17 @@ def pseudo_log_likelihood(model: nn.Module, tokenizer, sentences: Sequence[str],
     """伪对数似然（pseudo-log-likelihood）：每次盖住一个字，log p(这个字 | 其余的字)，整句加起来。
 
     参数：model：BertForMaskedLM；sentences：句子的列表。返回：(N,)，奈特；只在同样长的句子之间比才有意义。
-    错误：ValueError：没有句子，或句子里有不在词表里的字。来源：Salazar 等（2020）。
+    错误：ValueError：没有句子，句子里有不在词表里的字，或模型与分词器不是一对。来源：Salazar 等（2020）。
     """
+    check_vocabulary(model, tokenizer)
     if not sentences:
         raise ValueError("一句话也没有：请至少给一句。")
     rows, answers, where, owner = [], [], [], []
     for n, sentence in enumerate(sentences):
         ids = tokenizer(sentence)["input_ids"]
         if tokenizer.unk_token_id in ids:
-            raise ValueError(f"「{sentence}」里有模型不认识的字，算出的分数没有意义。请先用 known_pairs 挑一挑。")
+            raise ValueError(f"「{sentence}」里有模型不认识的字，算出的分数没有意义：{unknown_note(tokenizer, sentence)}"
+                             "请先用 known_pairs 挑一挑。")
         for at in range(1, len(ids) - 1):                                  # 首尾是 [CLS]、[SEP]
             rows.append([*ids[:at], tokenizer.mask_token_id, *ids[at + 1:]])
             answers.append(ids[at])

@@ -1,4 +1,4 @@
-"""检查 notebook:.ipynb 与 .py 一致、输出干净、写法合乎规矩；并由 .ipynb 里的记录写出 RESULTS.md。"""
+"""检查 notebook:.ipynb 与 .py 一致，输出不比代码、数据旧，也干净，写法合乎规矩；并由 .ipynb 里的记录写出 RESULTS.md。"""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nbformat import NotebookNode
 
 from utils import bootstrap
 from utils.checks.cells import BadExercise, find_exercises, tag
+from utils.notebook_fingerprint import outdated
 
 SIZE_KB = {"02": 400, "04": 400, "07": 500}     # 其余 300；02 的静态方块图要给全八种粒度，04 有十一张图
 START = 'import sys; sys.path.insert(0, "..")'
@@ -51,6 +52,8 @@ def check(folder: Path) -> list[str]:
             problems.append(f"{path.name}：还没有构建，请运行 course.py build {source.stem[:2]}")
             continue
         problems += [f"{path.name}:{p}" for p in check_built(path, cells)]
+        if old := outdated(path, source):
+            problems.append(f"{path.name}：{old}")
     results = folder / "RESULTS.md"
     if stems and (not results.exists() or results.read_text(encoding="utf-8") != render_results(folder)):
         problems.append("RESULTS.md：与各 notebook 里的记录不一致，请运行 python -m utils.notebooks results")

@@ -1,14 +1,14 @@
 """运行、构建、检查 notebook：`python -m utils.notebooks run|build|refresh|check|results [NN …]`。
 
 notebooks/src/NN_name.py 是唯一的源（jupytext py:percent）；notebooks/NN_name.ipynb 只由 build 写出。
-只改了文字时不必重新运行：refresh 把文字和引导单元（bootstrap.py）更新到 .ipynb 里。
+只改了文字和注释时不必重新运行：refresh 把它们和引导单元（bootstrap.py）更新到 .ipynb 里。build 还在 .ipynb 里记下指纹
+（notebook_fingerprint.py）：代码、模块、数据变了以后，check 会要求重新 build；refresh 留着指纹，从不改它。
 执行见 notebook_execution.py，清理输出见 notebook_cleaning.py，检查见 notebook_checks.py。
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import json
 import math
 import os
@@ -21,9 +21,12 @@ import jupytext
 import nbformat
 
 from utils import bootstrap
+from utils.code_facts import same_program
 from utils.notebook_checks import check, medians, render_results, size_limit, source_files
 from utils.notebook_cleaning import clean
 from utils.notebook_execution import Failure, Result, execute
+from utils.notebook_fingerprint import changes, fingerprint, outdated
+from utils.road import lenders
 from utils.text_table import pad, width
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,16 +107,19 @@ def run(words: list[str], preset: str | None = None, folder: Path = NOTEBOOKS) -
 
 
 def build_one(source: Path, preset: str, folder: Path) -> tuple[Result, list[str]]:
-    """运行并写出一本 .ipynb。返回 （运行结果，给维护者看的话）；有错或太大就不写。"""
+    """运行并写出一本 .ipynb。返回 （运行结果，给维护者看的话）；有错、太大，或者运行期间用到的东西变了，就不写。"""
+    before = fingerprint(source)
     with tempfile.TemporaryDirectory() as temp:
         path = Path(temp) / "records.jsonl"
         result = execute(source, preset, records=path)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     if not result.ok:
         return result, ["没有写出：运行出错"]
+    changed = changes(before, fingerprint(source))
     nb, notes = clean(result.notebook, source.stem, ROOT)
     rows = [json.loads(line) for line in lines]
-    course = {"preset": preset, "versions": rows[0]["versions"] if rows else {}, "records": []}
+    course = {"preset": preset, "versions": rows[0]["versions"] if rows else {}, "records": [],
+              "fingerprint": before}
     for row in rows:
         value = float(f"{row['value']:.6g}")
         course["records"].append({"name": row["name"], "value": value, "unit": row["unit"],
@@ -124,6 +130,8 @@ def build_one(source: Path, preset: str, folder: Path) -> tuple[Result, list[str
     kilobytes = len(encode(nb)) / 1000
     strange = [r["name"] for r in course["records"] if not math.isfinite(r["value"])]
     refusal = None
+    if changed:
+        refusal = Failure(0, "", "构建期间有改动", f"{changed} 变了，不知道输出是改前还是改后的，请再构建一次")
     if kilobytes > size_limit(source.stem):
         refusal = Failure(0, "", "太大", f"{kilobytes:.0f} KB，上限 {size_limit(source.stem)} KB")
     if strange:
@@ -134,10 +142,20 @@ def build_one(source: Path, preset: str, folder: Path) -> tuple[Result, list[str
     return result, [*notes, f"写出 {source.stem}.ipynb，{kilobytes:.0f} KB"]
 
 
+def stale_lender(source: Path, folder: Path) -> str:
+    """source 要载入前面一本练出的模型，而那一本改了还没有重新构建，模型就是旧的：返回一句话；没有这样的就是空串。"""
+    found = [f"{name}：{said}" for name in lenders(folder, source.stem)
+             if (said := outdated(folder / f"{name}.ipynb", source.with_name(f"{name}.py")))]
+    return "；".join(found)
+
+
 def build(words: list[str], preset: str | None = None, folder: Path = NOTEBOOKS) -> int:
     """运行、清理并写出 notebooks/*.ipynb 和 RESULTS.md。返回退出码。"""
     results = []
-    for source in choose(words, folder):
+    for source in sorted(choose(words, folder)):          # 按编号：后面的要载入前面练出来的模型
+        if stale := stale_lender(source, folder):
+            results.append(Result(source.stem, 0, 0, Failure(0, "", "用到的 notebook 旧了", stale), nbformat.v4.new_notebook()))
+            continue
         result, notes = build_one(source, preset or os.environ.get("COURSE_PRESET") or "cpu", folder)
         results.append(result)
         for note in notes:
@@ -149,14 +167,6 @@ def build(words: list[str], preset: str | None = None, folder: Path = NOTEBOOKS)
     return 130 if results and results[-1].interrupted else 0 if results and all(r.ok for r in results) else 1
 
 
-def _same_program(old: str, new: str) -> bool:
-    """两格代码是不是同一个程序：只差注释和排版的，运行起来一样，输出还作数。"""
-    try:
-        return old == new or ast.dump(ast.parse(old)) == ast.dump(ast.parse(new))
-    except SyntaxError:                                   # 有 IPython 的 % 命令，不是纯 Python
-        return False
-
-
 def refresh_one(source: Path, folder: Path) -> str:
     """把源里的文字、注释和引导单元更新到已经构建好的 .ipynb；代码变了就不动它。返回给维护者看的一句话。"""
     path = folder / f"{source.stem}.ipynb"
@@ -165,7 +175,7 @@ def refresh_one(source: Path, folder: Path) -> str:
     nb, cells = nbformat.read(path, 4), jupytext.read(source, fmt="py:percent").cells
     built = bootstrap.without(nb.cells)
     kinds = [[c.cell_type for c in group] for group in (built, cells)]
-    if kinds[0] != kinds[1] or not all(_same_program(old.source, new.source) for old, new in zip(built, cells, strict=True)
+    if kinds[0] != kinds[1] or not all(same_program(old.source, new.source) for old, new in zip(built, cells, strict=True)
                                        if new.cell_type == "code"):
         return f"代码或单元的次序变了，请运行 course.py build {source.stem[:2]}"
     for old, new in zip(built, cells, strict=True):

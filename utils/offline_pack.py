@@ -25,7 +25,7 @@ SYSTEMS = {
     "linux": ({"sys_platform": "linux", "os_name": "posix", "platform_system": "Linux", "platform_machine": "x86_64"},
               [f"manylinux_2_{n}_x86_64" for n in (28, 27, 26, 24, 17)] + ["manylinux2014_x86_64"]),
 }
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13")
 CUDA = ("nvidia-", "cuda-", "triton==")                    # 只有 CUDA 版的 PyTorch 才要的包
 
 

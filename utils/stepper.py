@@ -7,7 +7,7 @@ from IPython.display import display
 
 from utils.attention import HeadVectors, attention_steps, get_head_vectors
 from utils.attention_figures import stepper_figure, visible
-from utils.widget_parts import CourseWidget, show_figure, static
+from utils.widget_parts import CourseWidget, drawn, show_figure, static
 
 MAX_TOKENS = 64
 
@@ -47,8 +47,10 @@ class AttentionStepper(CourseWidget):
 
 
 def show_stepper(model, tokenizer, text: str, *, layer: int = 0, head: int = 0, token: int = 1) -> None:
-    """取出一个头的 q、k、v，先画五步的静态图，再放能一步步走的交互图。首次使用：03_self_attention。"""
+    """取出一个头的 q、k、v，先画五步的静态图，再放能一步步走的交互图；不认识的字先点名。首次使用：03_self_attention。"""
     vectors = get_head_vectors(model, tokenizer, text, layer, head, max_tokens=MAX_TOKENS)
     widget = AttentionStepper(vectors, token=token)
+    if vectors.note:
+        print(drawn(vectors.note))
     show_figure(stepper_figure(vectors, token))
     display(widget)

@@ -13,26 +13,22 @@ import json
 import anywidget
 import traitlets as t
 
-from utils.attention_figures import visible
 from utils.fact_marks import fact_marks, verdict
 from utils.facts import check_facts
 from utils.generation import Step, encode_prompt, stream
+from utils.tokenization import unknown_note
 from utils.web_fonts import font_face
-from utils.widget_parts import static
+from utils.widget_parts import drawn, static
+from utils.writer import strange_characters
 
 SEP = "[SEP]"
 CANDIDATES = 8                                    # 每一步列出几个候选
 SHOWN = 2000                                      # 开头太长时，网页上最多画几个字
 
 
-def _drawn(char: str) -> str:
-    """画在文章里的样子：空格照旧，看不见的字符写成 U+XXXX。"""
-    return char if char == " " else visible(char)
-
-
 def _named(token: str) -> str:
     """一个词元写在网页上的名字。"""
-    return "完" if token == SEP else "".join(map(_drawn, token))
+    return "完" if token == SEP else drawn(token)
 
 
 class Studio(anywidget.AnyWidget):
@@ -42,7 +38,7 @@ class Studio(anywidget.AnyWidget):
     属性：
         temperature（0 是贪心）、top_k（0 是不限）、top_p、length（最多写几个字）、seed: 滑块的值。
         steps: 写下的各步（Step）；text: 全文，导语与正文之间是换行；error: 出错的原因；running: 正在写。
-        finished: 自己写到了结尾。
+        finished: 自己写到了结尾；note: 开头里哪些字不在词表里，边打字边写在网页上。
     键盘：Tab 换控件，方向键调滑块；在文章上，←→ 选字，↓ 进入候选，回车从这里改写，Esc 停。
     首次使用：09_generation。
     """
@@ -62,6 +58,7 @@ class Studio(anywidget.AnyWidget):
         self.picked: set[int] = set()                                     # 哪几步是人选的
         self.error, self.running, self.finished = "", False, False
         self._begun, self._run, self._source = prefix, 0, None
+        self._typed = prefix                                              # 网页的文本框里现在的字，还不一定写过
         self._lettered: set[str] = set()                                  # 网页已经有了哪些字的字体
         super().__init__(prefix=prefix, **settings)
         self._labels = set(str(self._esm))                                # 按钮、提示这些写在脚本里的字
@@ -73,9 +70,16 @@ class Studio(anywidget.AnyWidget):
         """现在的全文。"""
         return self._upto(len(self.steps))
 
+    @property
+    def note(self) -> str:
+        """文本框里哪些字不在词表里；都认识时是空串。"""
+        intro, _, body = self._typed.encode("utf-8", "ignore").decode().partition("\n")   # 半个字符另有报错
+        return drawn(unknown_note(self.tokenizer, *strange_characters(self.tokenizer, intro, body)))
+
     def begin(self) -> None:
         """从开头写起：备好，还没有写字。出错时 error 里有原因。"""
         self.steps, self.picked, self._begun = [], set(), self.prefix
+        self._typed = self.prefix
         self._start()
 
     def advance(self) -> bool:
@@ -191,6 +195,9 @@ class Studio(anywidget.AnyWidget):
         if what == "hello":                                               # 新开的一页什么字体也没有
             self._lettered = set()
             return self._tell(self._state())
+        if what == "check":
+            self._typed = content["prefix"]
+            return self._tell({"kind": "note", "note": self.note})
         if what == "write":
             for name in ("prefix", "temperature", "top_k", "top_p", "length", "seed"):
                 setattr(self, name, content[name])
@@ -219,7 +226,7 @@ class Studio(anywidget.AnyWidget):
     def _state(self) -> dict:
         intro, newline, body = self._begun.partition("\n")
         state = {"kind": "state", "run": self._run, "running": self.running, "finished": self.finished, "error": self.error,
-                 "intro": "".join(map(_drawn, intro[:SHOWN])), "body": [_drawn(c) for c in body[:SHOWN]],
+                 "note": self.note, "intro": drawn(intro[:SHOWN]), "body": [drawn(c) for c in body[:SHOWN]],
                  "part": "body" if newline else "intro", "marks": [], "verdict": "",
                  "steps": [self._step_message(at) for at in range(len(self.steps))]}
         if not self.running and self.steps and not self.error:

@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt
 from matplotlib import font_manager
 from matplotlib.patches import FancyBboxPatch
 
+from utils.attention_figures import visible
+from utils.token_names import unknown_name
 from utils.tokenization import GRANULARITY_NAMES, bytes_to_symbols, encode_texts
 
 MAX_CHARS = 200  # 演示用，再长的文字看不过来
@@ -55,7 +57,7 @@ def count_tokens(tokenizers: Mapping[str, object], texts: Sequence[str]) -> dict
 def token_pieces(tokenizer, text: str, counts: Mapping[int, int] | None = None) -> list[TokenPiece]:
     """把文字切成 ``TokenPiece`` 的列表，不加 [CLS] 与 [SEP]，文字里的 ``[MASK]`` 等只当普通文字。
 
-    counts 是编号 → 次数；给了，每个词元就带上它的次数（没有的算 0）。
+    counts 是编号 → 次数；给了，每个词元就带上它的次数（没有的算 0）。不认识的一段，标签是「[UNK]鲁」，看得出原来是什么字。
     """
     encoded = tokenizer(
         text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
@@ -65,7 +67,7 @@ def token_pieces(tokenizer, text: str, counts: Mapping[int, int] | None = None) 
     for i, (start, stop) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
         token, count = tokenizer.convert_ids_to_tokens(i), None if counts is None else counts.get(i, 0)
         if i == tokenizer.unk_token_id:
-            pieces.append(TokenPiece(i, token, "[UNK]", text[start:stop].encode(), count))
+            pieces.append(TokenPiece(i, token, visible(unknown_name(text[start:stop])), text[start:stop].encode(), count))
             continue
         if kind == "ByteLevel":
             data = bytes(_BYTE_OF[symbol] for symbol in token)

@@ -11,6 +11,7 @@ import traitlets as t
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from utils.attention_figures import visible
 from utils.web_fonts import CLASS, STACK, font_face
 
 STATIC = Path(__file__).parent / "static"
@@ -21,6 +22,11 @@ MAX_SENT = 1_000_000  # 一个小部件至多送这么多字节给网页（权�
 def static(*names: str) -> str:
     """utils/static 里的几个文件，依次接成一个。"""
     return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in names)
+
+
+def drawn(text: str) -> str:
+    """一句话在网页上的样子：空格照旧，别的看不见的字符写成 U+XXXX、⏎。"""
+    return "".join(c if c == " " else visible(c) for c in text)
 
 
 class CourseWidget(anywidget.AnyWidget):

@@ -15,7 +15,7 @@ from IPython.display import display
 
 from utils.attention import Attentions
 from utils.attention_figures import attention_figure, attention_grid, comparison_figure, printable, visible
-from utils.attention_sides import read_sides, side_names
+from utils.attention_sides import read_sides, side_names, unknown_notes
 from utils.progress import TRANSIENT
 from utils.stepper import show_stepper
 from utils.widget_parts import MAX_SENT, CourseWidget, show_figure
@@ -47,7 +47,7 @@ class AttentionWidget(CourseWidget):
         compare：并排比较的第二栏：第二个模型、(模型, 分词器)、第二句话（pair 不变），或算好的 Attentions。
             两栏共用层、头、视图、选中的位置和颜色标尺；层数或头数较少的一栏停在自己的最后一个。
         names：两栏的名字，例如 ("随机", "练过的")。
-    属性：attentions、other：两栏现在的 Attentions（没有第二栏时 other 是 None）。
+    属性：attentions、other：两栏现在的 Attentions（没有第二栏时 other 是 None）；note：哪些字不在词表里，写在图上方。
     错误：ValueError：句子为空、太长，没有这一层、这个头，或不认得 subwords、names;TypeError：不认得 compare。
         之后在图上写错的句子只在图里提示，不会抛出。
     首次使用：03_self_attention。
@@ -71,6 +71,7 @@ class AttentionWidget(CourseWidget):
     live = t.Bool(False).tag(sync=True)
     other_text = t.Unicode("").tag(sync=True)
     other_live = t.Bool(False).tag(sync=True)
+    note = t.Unicode("").tag(sync=True)
     error = t.Unicode("").tag(sync=True)
     version = t.Int(0).tag(sync=True)  # 每算完一次加一，网页据此重画
 
@@ -98,7 +99,7 @@ class AttentionWidget(CourseWidget):
         return self._source(text)
 
     def _carry_all(self) -> None:
-        self.carry_font(*self.tokens, *self.other_tokens, *self.names, self.text, self.other_text, self.error)
+        self.carry_font(*self.tokens, *self.other_tokens, *self.names, self.text, self.other_text, self.note, self.error)
 
     @staticmethod
     def _state(found: Attentions, other: Attentions | None) -> dict:
@@ -108,7 +109,7 @@ class AttentionWidget(CourseWidget):
             raise ValueError(f"这张图要画{'两栏共' if other else ''} {heads} 个头，最多画 {math.isqrt(MAX_WEIGHTS // heads)} 个词元，"
                              f"这里有 {max(len(side.tokens) for side in sides)} 个：请写短一些，或者只给几层的注意力。")
         state = {"tokens": [visible(token) for token in found.tokens], "weights": to_uint8(found.weights),
-                 "n_layers": found.layers, "n_heads": found.heads}
+                 "n_layers": found.layers, "n_heads": found.heads, "note": unknown_notes(found, other)}
         if other is not None:
             state |= {"other_tokens": [visible(token) for token in other.tokens],
                       "other_weights": to_uint8(other.weights), "other_layers": other.layers,
@@ -149,7 +150,7 @@ def _show_grid(sides: Sequence[Attentions], names: Sequence[str]) -> None:
 def show_attention(model, tokenizer, text: str, pair: str | None = None, *, view: str = "lines", layer: int = 0,
                    head: int = 0, token: int = -1, subwords: str = "keep", compare=None,
                    names: Sequence[str] | None = None, max_tokens: int | None = None) -> None:
-    """画一句话的注意力，只用这一个入口：先一张静态图（不运行也看得到），再一张能操作的交互图。
+    """画一句话的注意力，只用这一个入口：先一张静态图（不运行也看得到），再一张能操作的交互图。不认识的字先点名。
 
     参数：
         view："lines" 连线、"matrix" 矩阵：课程自己的交互图，能在图上改句子；"grid"：各层各头排成一张静态图；
@@ -173,6 +174,8 @@ def show_attention(model, tokenizer, text: str, pair: str | None = None, *, view
         cap = MAX_TOKENS if view in BERTVIZ else max_tokens or MAX_READ  # bertviz 那边另有自己的上限
         read = read_sides(model, tokenizer, text, pair, None, cap, subwords, compare)
         first, second, names = read.first, read.second, side_names(names, compare)
+    if note := unknown_notes(first, second):
+        print(note)
     if view == "grid":
         return _show_grid([side for side in (first, second) if side is not None], names)
     if view in BERTVIZ:

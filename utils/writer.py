@@ -13,6 +13,7 @@ import torch
 
 from utils.decoding import Decoding, sample_next
 from utils.kv_cache import CachedDecoder, UncachedDecoder
+from utils.tokenization import check_vocabulary
 
 NEVER = ("[PAD]", "[UNK]", "[CLS]", "[MASK]")   # 文章里永远不该出现的词元；[SEP] 是「这一段写完了」
 
@@ -40,13 +41,20 @@ def encode_prompt(tokenizer, intro: str, body: str | None = None) -> list[int]:
     return ids
 
 
-def check_model(model) -> None:
-    """模型不是能写文章的 BertLMHeadModel，就报错。"""
+def strange_characters(tokenizer, *texts: str) -> list[str]:
+    """提示里不是词元的字，每个一次：一个字一个字地查，因为提示里的 ``[MASK]`` 只当普通文字。"""
+    chars = list(dict.fromkeys("".join(texts)))
+    return [c for c, i in zip(chars, tokenizer.convert_tokens_to_ids(chars), strict=True) if i == tokenizer.unk_token_id]
+
+
+def check_model(model, tokenizer) -> None:
+    """模型不是能写文章的 BertLMHeadModel，或者与分词器不是一对，就报错。"""
     if not (hasattr(model, "bert") and hasattr(model, "cls")):
         raise TypeError(f"这里用 BertLMHeadModel 写文章，得到的却是 {type(model).__name__}。")
     if not model.config.is_decoder:
         raise ValueError("这个模型的 is_decoder 不是 True：它看得见未来，学会的是照抄后文，不能用来逐字写作。"
                          "请用 BertLMHeadModel.from_pretrained（…，is_decoder=True） 载入为写作训练过的模型。")
+    check_vocabulary(model, tokenizer)
 
 
 def room_for(model, prompts: Sequence[list[int]], max_new_tokens: int | None) -> list[int]:
@@ -191,7 +199,7 @@ def write(model, tokenizer, prompts: Sequence[list[int]], max_new_tokens: int | 
         how: 怎样挑字；stops: 写到第几个 [SEP] 停（只写正文是 1，先写导语再写正文是 2）。
     首次实现：09_generation。
     """
-    check_model(model)
+    check_model(model, tokenizer)
     if not prompts:
         return []
     rooms = room_for(model, prompts, max_new_tokens)

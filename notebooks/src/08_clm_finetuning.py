@@ -403,7 +403,7 @@ from utils.environment import PRESETS
 from utils.training import bert_config, mlm_collator
 
 tiny = replace(PRESETS["smoke"], max_len=preset.max_len, batch_size=8)
-pretraining, finetuning = (10, 10) if preset.name == "smoke" else (200, 80)
+pretraining, finetuning = (10, 10) if preset.name == "smoke" else (150, 60)
 
 def small_start(seed, kind):
     """练接龙之前的小模型：没有预训练、对的 MLM，或标签错开一位的「MLM」。"""

@@ -147,11 +147,11 @@ RUN_ALL = """() => {
 class Lab:
     """一个开着 JupyterLab 或 Notebook 7 的浏览器页面。
 
-    属性：page: playwright 的页面；errors：网页控制台的报错；external：想访问本机以外而被拦下的地址。
+    属性：page: playwright 的页面；outputs：内核共用的产物文件夹；errors：网页控制台的报错；external：想访问本机以外而被拦下的地址。
     """
 
-    def __init__(self, page, address: str):
-        self.page, self.errors, self.external = page, [], []
+    def __init__(self, page, address: str, outputs: Path):
+        self.page, self.outputs, self.errors, self.external = page, outputs, [], []
         self.url, self.token = address.split("|")
         page.set_default_timeout(120_000)  # 机器忙的时候，打开一页可能要一分钟
         page.context.route("**/*", self._gate)
@@ -196,6 +196,15 @@ class Lab:
           return found;
         }""")
 
+    def said(self) -> str:
+        """各个单元格打印的全部文字。"""
+        return self.page.evaluate("""() => {
+          const texts = [], cells = window.jupyterapp.shell.currentWidget.content.model.cells;
+          for (let i = 0; i < cells.length; i++) for (const output of cells.get(i).toJSON().outputs ?? [])
+            if (output.output_type === 'stream') texts.push([output.text].flat().join(''));
+          return texts.join('');
+        }""")
+
     def scroll_shots(self, folder: Path, prefix: str = "") -> list[Path]:
         """从头滚到尾，一屏一张截图。"""
         folder.mkdir(parents=True, exist_ok=True)
@@ -232,7 +241,7 @@ def lab(notebooks: list[Path], dark: bool = False, width: int = 1280, height: in
                                                  args=["--no-sandbox", blocked])
             try:
                 page = browser.new_page(viewport={"width": width, "height": height}, locale="zh-CN")
-                yield Lab(page, address)
+                yield Lab(page, address, folder / ".config" / "outputs")
             finally:
                 browser.close()
 

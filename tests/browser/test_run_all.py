@@ -1,6 +1,7 @@
 """真的浏览器、断网：每一本 notebook 用新的内核全部运行，不报错、不联网，图和小部件都真的画出来，拨一下控件，图就变。
 
-notebooks/ 里的每一本都在内，新添的自己会加进来。不想跑：-m 'not browser_notebooks'。
+notebooks/ 里的每一本都在内，新添的自己会加进来。按编号依次运行，内核共用一个产物文件夹，后面的会用到前面练出来的模型，
+所以这里跑过的，test_notebooks.py 不在内核里再跑一遍（见 sharing.py）。不想跑：-m 'not browser_notebooks'。
 """
 
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import chain  # noqa: E402
 import lab  # noqa: E402
 
 NOTEBOOKS = sorted((lab.ROOT / "notebooks").glob("*.ipynb"))
@@ -142,7 +144,7 @@ LIVELY = {"00": (1, 0), "02": (1, 0), "03": (2, 0), "06": (1, 0), "07": (2, 3), 
 
 
 @pytest.mark.parametrize("app, notebook", CASES, ids=[f"{app}-{book.stem}" for app, book in CASES])
-def test_run_all_draws_everything_without_the_network(open_app, app, notebook):
+def test_run_all_draws_everything_without_the_network(open_app, app, notebook, request):
     if reason := lab.why_not(app):
         pytest.skip(f"跳过浏览器测试：{reason}")
     began, opened = time.monotonic(), open_app(app)
@@ -155,6 +157,9 @@ def test_run_all_draws_everything_without_the_network(open_app, app, notebook):
     opened.run_all()
     try:
         assert opened.cell_errors() == []
+        links = chain.broken_links(notebook.stem, chain.came_before(request.node), opened.said(), opened.outputs / "smoke")
+        assert links == []
+        print(f"{app} {notebook.stem}：全部运行 {time.monotonic() - began:.0f} 秒")
         survey = settled(opened)
         assert [f"{one['where']}：{wrong}" for one in survey for wrong in problems(one)] == []
         frames = opened.page.query_selector_all("iframe[srcdoc]")
@@ -169,7 +174,7 @@ def test_run_all_draws_everything_without_the_network(open_app, app, notebook):
                 still.append(one["where"])
         assert still == [], f"拨了控件，图没有变：{still}"
         kinds = {kind: sum(one["kind"] == kind for one in survey) for kind in ("png", "widget", "frame")}
-        print(f"{app} {notebook.stem}：{time.monotonic() - began:.0f} 秒，{kinds}")
+        print(f"{app} {notebook.stem}：连同检查 {time.monotonic() - began:.0f} 秒，{kinds}")
         assert opened.errors == [] and opened.external == []
     finally:
         opened.shut_down()

@@ -65,6 +65,25 @@ def test_the_attention_widget_shows_no_boxes_even_after_a_new_sentence(scene, tm
     assert scene.boxes() == []
 
 
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_character_outside_the_table_is_named_above_the_picture(scene, tmp_path, dark):
+    tokenizer = build_tokenizer("char", [SENTENCE])
+    root = scene.show(AttentionWidget(tiny_bert(), tokenizer, SENTENCE, layer=1), tmp_path, dark)
+    note, box = root.locator(".hz-note"), root.locator("input").first
+    assert note.text_content() == "" and not note.is_visible()
+    box.fill("今天<b>鲁\u202e")                                               # 写完不用按什么，停手就说
+    note.filter(has_text="「鲁」").wait_for()
+    assert note.text_content() == "词表里没有「<」「b」「>」「鲁」「U+202E」：模型把它们都看成 [UNK]，认不出是哪个字。"
+    assert root.locator("b").count() == 0 and "[UNK]鲁" in root.locator(".hz-query").all_text_contents()
+    assert root.locator(".hz-error").text_content() == "" and scene.boxes() == []
+    box.fill("")
+    root.locator(".hz-error").filter(has_text="空").wait_for()
+    assert "「鲁」" in note.text_content()                                      # 出错时画着的还是原来那句，两样都看得见
+    box.fill(SENTENCE)
+    note.filter(has_not_text="「鲁」").wait_for(state="attached")
+    assert note.text_content() == "" and not note.is_visible()
+
+
 @pytest.mark.parametrize("step", range(5))
 def test_the_stepper_shows_no_boxes(scene, tmp_path, step):
     scene.show(AttentionStepper(vectors(SENTENCE, causal=True), token=3, step=step), tmp_path)

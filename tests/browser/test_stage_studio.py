@@ -255,14 +255,38 @@ def test_hostile_text_in_opening_and_candidates_is_text(scene, made, written, tm
     written(BODY[:4], (text, "好", "坏"))
     root = show(scene, made, tmp_path, prefix=f"{text}\n{text}")
     write(root)
-    shown = "".join(map(S._drawn, text))
-    assert root.locator(".hz-given").all_text_contents() == [shown, *map(S._drawn, text)]
+    shown = S.drawn(text)
+    assert root.locator(".hz-given").all_text_contents() == [shown, *map(S.drawn, text)]
     assert root.locator("script, img, iframe, style, svg").count() == 0
     assert root.locator(".hz-name").all_text_contents()[1] == shown
     root.locator(".hz-candidate").nth(1).click()                             # 写下它，也还是文字
     done(root)
     assert shown in root.locator(".hz-article").text_content() and article(root).count(shown) == 1
     assert not {"\u202e", "\0"} & set(root.locator(".hz-article").inner_text())
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_character_outside_the_table_is_named_while_it_is_typed_and_while_it_writes(scene, made, written, tmp_path, dark):
+    written("今天晴")
+    root = show(scene, made, tmp_path, prefix="今天\n", dark=dark)
+    note, prompt = root.locator(".hz-note"), root.locator("textarea")
+    assert note.text_content() == "" and not note.is_visible()
+    prompt.press_sequentially("鲁<i>")                                          # 还没有按「写」
+    note.filter(has_text="「鲁」").wait_for()
+    said = "词表里没有「鲁」「i」：模型把它们都看成 [UNK]，认不出是哪个字。"               # make 的词表里有 < 和 >
+    assert note.text_content() == said and root.locator(".hz-char").count() == 0 and scene.boxes() == []
+    assert root.locator("i").count() == 0 and sum(said["do"] == "check" for said in scene.said) == 1      # 停手才问，不是一键一问
+    write(root)
+    assert note.text_content() == said and root.locator(".hz-char").count() > 0 and root.locator(".hz-error").text_content() == ""
+    prompt.fill("  \n鲁")                                                      # 写不了的开头：两样都说
+    root.locator('[data-do="write"]').click()
+    root.locator(".hz-error").filter(has_text="提示是空的").wait_for()
+    assert "「鲁」" in note.text_content()
+    prompt.fill("今天")
+    note.filter(has_not_text="「鲁」").wait_for(state="attached")
+    assert not note.is_visible() and root.locator(".hz-error").is_visible()
+    scene.page.evaluate("() => { document.activeElement.blur(); stageModel.set('prefix', '今天迅'); }")     # 内核那边换了开头
+    note.filter(has_text="「迅」").wait_for()
 
 
 def test_the_studio_shows_no_boxes(scene, made, written, tmp_path):

@@ -60,6 +60,7 @@ function render({ model, el }) {
   if (model.get("live")) boxes.push(sentenceBox(model, "text", model.get("other_live") ? "第一句" : "句子", started));
   if (model.get("other_live")) boxes.push(sentenceBox(model, "other_text", "第二句", started));
   const form = html("div", { class: "hz-row" }, ...boxes.map((box) => box.node), busy);
+  const note = html("div", { class: "hz-note", role: "status" });   // 哪些字不在词表里
   const error = html("div", { class: "hz-error", role: "alert" });
   const layerBox = numberSelect(model, "layer", counts.layer, "层"), headBox = numberSelect(model, "head", counts.head, "头");
   const button = (name, text, action, attributes) => {
@@ -79,7 +80,7 @@ function render({ model, el }) {
     toggle.textContent = shown ? "收起数值表" : "显示数值表";
   }, { "aria-expanded": false });
   const exports = ["PNG", "SVG", "CSV"].map((kind) => button("hz-button", kind, () => saveAs(kind), { "data-export": kind, "aria-label": `把当前的头存成 ${kind}` }));
-  root.append(form, error, bar, status, spoken, html("div", { class: "hz-panels" + (compare ? " hz-compare" : "") }, ...panels.map((panel) => panel.node)),
+  root.append(form, error, note, bar, status, spoken, html("div", { class: "hz-panels" + (compare ? " hz-compare" : "") }, ...panels.map((panel) => panel.node)),
     keyHints(), html("div", { class: "hz-row hz-tools" }, toggle, html("span", { class: "hz-caption" }, "存下当前的头："), ...exports), numbers);
 
   // ---------- 画 ----------
@@ -121,6 +122,7 @@ function render({ model, el }) {
     busy.textContent = "";
     form.hidden = !boxes.length;
     error.textContent = model.get("error");
+    note.textContent = model.get("note");
     panels.forEach((panel) => panel.picture.classList.toggle("hz-stale", model.get("error") !== ""));
     drawAll();
   }

@@ -29,7 +29,7 @@ function render({ model, el }) {
   ownKeys(root);
   const fonts = [];   // 随消息来的一份份字体，各管各的字
   let state = { run: 0, running: false, finished: false, error: "", intro: "", body: [], part: "intro", steps: [], marks: [], verdict: "" };
-  let at = -1, asked = 0, waiting = 0, following = true;   // at：正在看哪一步；following：跟着最新的字走
+  let at = -1, asked = 0, waiting = 0, checking = 0, following = true;   // at：正在看哪一步；following：跟着最新的字走
 
   // ---------- 零件 ----------
   const prompt = html("textarea", { class: "hz-input hz-prompt", rows: 3, spellcheck: "false", dir: "auto", "aria-label": "开头：换行之前是导语，换行之后是正文" });
@@ -50,6 +50,7 @@ function render({ model, el }) {
   const stop = button("停", () => toggle(), { "data-do": "stop" });
   const busy = html("span", { class: "hz-busy", "aria-hidden": "true" });
   const error = html("div", { class: "hz-error", role: "alert" });
+  const note = html("div", { class: "hz-note", role: "status" });   // 开头里哪些字不在词表里
   const article = html("div", { class: "hz-article", tabindex: 0, role: "application", "aria-roledescription": "可用方向键操作的文章" });
   const verdict = html("div", { class: "hz-verdict" });
   const legend = html("div", { class: "hz-caption" }, html("span", { class: "hz-kept" }, "守住的事实"), html("span", { class: "hz-sign" }, "✓"), "　",
@@ -59,7 +60,7 @@ function render({ model, el }) {
   const spoken = html("div", { class: "hz-sr hz-live", role: "status", "aria-live": "polite" });   // 逐字写的时候不念，写完、选字时才念
   const hint = html("div", { class: "hz-hint" });
   for (const [key, text] of [["← →", "在文章上选一个字"], ["↓", "进入它的候选"], ["↑ ↓", "换候选"], ["回车", "从这里改写"], ["Esc", "停"]]) hint.append(html("kbd", {}, key), ` ${text}  `);
-  root.append(html("label", { class: "hz-opening" }, html("span", {}, "开头"), prompt), html("div", { class: "hz-row" }, ...sliders.map((s) => s.node), write, stop, busy), error,
+  root.append(html("label", { class: "hz-opening" }, html("span", {}, "开头"), prompt), html("div", { class: "hz-row" }, ...sliders.map((s) => s.node), write, stop, busy), error, note,
     html("div", { class: "hz-desk" }, html("div", { class: "hz-left" }, article, verdict, legend), html("div", { class: "hz-right" }, heading, list)), hint, spoken);
   prompt.value = model.get("prefix");
 
@@ -70,12 +71,18 @@ function render({ model, el }) {
     busy.textContent = "";
     waiting = setTimeout(() => { busy.textContent = "内核正忙，或已经停止"; }, 10000);
   };
+  const typed = () => prompt.value.replace(/\p{Cs}/gu, "\uFFFD");   // 半个字符送不到内核
+  function check() {   // 停手片刻，就问开头里有没有不认识的字
+    clearTimeout(checking);
+    checking = setTimeout(() => send({ do: "check", prefix: typed() }), 300);
+  }
   function start() {
+    clearTimeout(checking);   // 写的时候也会说
     following = true;
     spoken.textContent = "开始写";
     error.textContent = "";
     const settings = Object.fromEntries(sliders.map((slider) => [slider.name, slider.read()]));
-    send({ do: "write", prefix: prompt.value.replace(/\p{Cs}/gu, "\uFFFD"), ...settings });   // 半个字符送不到内核
+    send({ do: "write", prefix: typed(), ...settings });
   }
   function toggle() {
     if (state.running) send({ do: "stop" });
@@ -98,6 +105,7 @@ function render({ model, el }) {
       fonts.push(addFont(message.font));
       reshape(root);
     }
+    if (message.note !== undefined) note.textContent = message.note;
     if (message.kind === "state") {
       state = message;
       if (following || at >= state.steps.length) at = state.steps.length - 1;
@@ -238,14 +246,23 @@ function render({ model, el }) {
     else if (list.contains(document.activeElement)) article.focus();
   });
 
+  prompt.addEventListener("input", (event) => { if (!event.isComposing) check(); });   // 输入法还没上屏的拼音不问
+  prompt.addEventListener("compositionend", check);
+  const newPrefix = () => {
+    if (document.activeElement === prompt || prompt.value === model.get("prefix")) return;
+    prompt.value = model.get("prefix");
+    check();
+  };
+
   model.on("msg:custom", heard);
   const unfollow = [...sliders.map((slider) => listen(model, [slider.name], slider.follow)),
-    listen(model, ["prefix"], () => { if (document.activeElement !== prompt) prompt.value = model.get("prefix"); })];
+    listen(model, ["prefix"], newPrefix)];
   drawAll();
   send({ do: "hello" });
   return () => {
     clearTimeout(asked);
     clearTimeout(waiting);
+    clearTimeout(checking);
     model.off("msg:custom", heard);
     [...unfollow, ...fonts].forEach((off) => off());
   };
