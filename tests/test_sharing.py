@@ -33,9 +33,8 @@ PLAIN = "@pytest.mark.parametrize('n', range(4))\ndef test_plain(n):\n    note('
 CHAIN = "@pytest.mark.notebooks\n@pytest.mark.parametrize('n', range(3))\ndef test_link(n):\n    note(f'串{n}')\n"
 
 
-@pytest.mark.parametrize("dist", [[], ["--dist", "loadgroup"]], ids=["", "loadgroup"])
-def test_files_and_chains_stay_together_on_two_processes(tmp_path, dist):
-    """真的 pytest -n 2：一个文件的测试在一个进程里，成串的 notebook 最先开始、次序不变；两个进程各写各的产物。"""
+def test_files_and_chains_stay_together_on_two_processes(tmp_path):
+    """真的 pytest -n 2，--dist 写的是别的也一样：一个文件的测试在一个进程里，成串的 notebook 最先开始、次序不变；两个进程各写各的产物。"""
     pytest.importorskip("xdist")
     log = tmp_path / "log.jsonl"
     head = WRITES.format(log=str(log))
@@ -47,7 +46,7 @@ def test_files_and_chains_stay_together_on_two_processes(tmp_path, dist):
                                           encoding="utf-8")
     own = ("COURSE_OUTPUTS", "OMP_NUM_THREADS")
     env = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_") and key not in own}
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *dist, "-c", os.devnull,
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "load", "-c", os.devnull,
                f"--rootdir={tmp_path}", str(tmp_path)]
     child = subprocess.run(command, env=env, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert child.returncode == 0 and "27 passed" in child.stdout, child.stdout + child.stderr

@@ -11,7 +11,6 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 from test_web_fonts import carried
-from test_widgets import LIVE_TEXTS
 from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
 
 from utils import attention as A
@@ -221,16 +220,15 @@ def test_the_token_playground_shows_which_they_were(tokenizer):
 # ---- 怪文字：点名的话里就有学习者写的字
 @pytest.mark.parametrize("view", [*W.VIEWS, "步进图"])
 def test_a_hostile_text_is_named_as_text(reader, tokenizer, shown, capsys, view):
-    text = "".join(LIVE_TEXTS[:6])[:24]
-    LOOKING[view](reader, tokenizer, text)
+    LOOKING[view](reader, tokenizer, "<script>\u202e\0今天")
     out = capsys.readouterr().out
-    assert "「<」「s」" in out and not re.search("[\x00-\x09\u202a-\u202e\u200d]", out)
+    assert "「<」「s」" in out and "「U+202E」「U+0000」" in out and not {"\u202e", "\0"} & set(out)
     for thing in shown:
         if isinstance(thing, plt.Figure):
             thing.canvas.draw()                                                # 少一个字形就会报错
         elif hasattr(thing, "data"):
             page = html.unescape(re.search('srcdoc="([^"]*)"', thing.data)[1])
-            assert "「&lt;」" in page and "「<" not in page and "<script" not in thing.data
+            assert "「&lt;」" in page and "「<" not in page and "<script" not in thing.data and not {"\u202e", "\0"} & set(page)
         else:
             assert not {"\u202e", "\0"} & set("".join(thing.tokens))
 

@@ -25,7 +25,7 @@
 #
 # **先修**：[02](02_tokenization.ipynb)（字符词元）、[03](03_self_attention.ipynb)（自注意力与掩码）。
 #
-# **用时**：两核 CPU 约 4 分钟（五个小模型各练几十秒），GPU 尚未实测。
+# **用时**：两核 CPU 约 2 分钟（五个小模型，各练十几秒到几十秒），GPU 尚未实测。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
@@ -473,9 +473,9 @@ assert corrupt_spans(content, sentinels, 3, twin()) == O.corrupt_spans(content, 
 assert word_index(sentence) == O.word_index(sentence)
 
 # %% [markdown]
-# 数据排成行。每篇是 `[CLS] 导语 [SEP] 正文 [SEP]`，另带上每个字属于第几个词。几十秒里要看得出学没学会，文章得窄一些，
-# 所以除了 NSP，都只用体育一类：十几类一起练，这点时间只够学会字频，曲线会一直平着。NSP 要认话题，类别一多，捷径才走得通，
-# 所以它用全部文章。
+# 数据排成行。每篇是 `[CLS] 导语 [SEP] 正文 [SEP]`，另带上每个字属于第几个词。只练一两百步，要看得出学没学会，文章得窄一些，
+# 所以除了 NSP，都只用体育一类；十几类一起练，这点时间多半只够学会字频（想验证，让下面的 `sports` 原样返回 `docs`）。
+# NSP 的捷径是认话题，话题多，才看得出它走没走捷径，所以它用全部文章。
 
 # %%
 from datasets import Dataset
@@ -500,7 +500,7 @@ train_pairs, held_pairs, hard_pairs = (Dataset.from_list([r | {"length": len(r["
 # %% [markdown]
 # 五种目标，各配一个整理函数（collator）、一个模型和一把量损失的尺子。
 # CLM 和两个 MLM 用同样的起点 `prepare_heads`（[06](06_mlm_pretraining.ipynb) 会讲）；
-# T5 从完全随机的权重起步。NSP 一对文章只有一道题，从头练，这点时间学不到什么（想验证，
+# T5 从完全随机的权重起步。NSP 一对文章只有一道题，从头练，这点时间多半学不到什么（想验证，
 # 把下面 `makers` 里的 `pretrained` 换成 `small(BertForPreTraining)`），所以让它从课程附带的、
 # 会填空的模型出发，学习率也小些。
 
@@ -527,7 +527,7 @@ def evaluate_nsp(model, batches):
     return nats / count, right / count
 
 # %% [markdown]
-# 评估用固定的批；量 NSP 时不看 MLM 那一半。每种目标的参照也不同：前四种是「只按字频猜」（一元模型），NSP 是掷硬币，$\ln 2$。
+# 评估用固定的批；量 NSP 时不看 MLM 那一半。每种目标的参照也不同：NSP 的是掷硬币，$\ln 2$；另外四种是「只按字频猜」（一元模型）。
 
 # %%
 import math
@@ -611,7 +611,8 @@ print(f"按字盖：{half:.1%}；整词盖：{full:.1%}")
 lesson.record("同一个模型，按字盖的准确率减去整词盖的准确率", half - full)
 
 # %% [markdown]
-# 差的这一截，就是靠「旁边那半个词」得来的分。
+# 按字盖的若高出一截，这一截就是靠「旁边那半个词」得来的分。考卷只有几十篇、几百道题，只差一两个百分点，可能是碰巧；
+# 差不多高，就是它练得太短，还不会用那半个词。
 #
 # **NSP 学会了衔接，还是学会了认话题？** 训练时的「别人」是随便找的。考它两次：一次照旧，一次只从同一种文章里找。
 
@@ -624,8 +625,8 @@ lesson.record("NSP：同一种文章里的别人", hard_score, "正确率")
 assert preset.name == "smoke" or hard_score < easy_score - 0.15
 
 # %% [markdown]
-# 考题只换了「别人」的来源，正确率就掉了一大截：它学会的多半是认话题，而不是核对这一段说的是不是同一件事。
-# 题目出得太容易，模型就学不到你想要的东西。
+# 考题只换了「别人」的来源，模型的正确率掉了多少？掉一大截，说明它学会的多半是认话题，而不是核对这一段说的是不是同一件事：
+# 题目出得太容易，模型就学不到你想要的东西。（要是换之前就在 50% 上下，那是它还没学会，这一问就不成立了。）
 #
 # ## 10 放在一起看
 #
@@ -864,7 +865,7 @@ check.leak(my_choice)
 # ```
 #
 # 整幅都变深：每个位置都看得见下一个字。CLM 的标签正是下一个字，照抄就行，损失会低得可疑；可是写作时下一个字还不存在，
-# 学到的本事用不上。[08](08_clm_finetuning.ipynb) 会量到这件事。
+# 学到的本事用不上。[01](01_background.ipynb) 的 7.4 节量过这件事。
 #
 # </details>
 
@@ -874,8 +875,8 @@ check.leak(my_choice)
 #
 # <details><summary>参考答案</summary>
 #
-# 把 `lesson.seed` 换成 0、1、2，各重练两个模型，记下六个准确率，比较两组的平均与标准差。只练几十秒时差别往往不大，
-# 一次对照下不了结论；[06](06_mlm_pretraining.ipynb) 会在更长的训练里再比一次。
+# 把 `lesson.seed` 换成 0、1、2，各重练两个模型，记下六个准确率，比较两组的平均与标准差。练得这么短，差别往往还没有种子的
+# 起伏大，一次对照下不了结论；[06](06_mlm_pretraining.ipynb) 的第 10 节用三个种子、两份考卷再比一次。
 #
 # </details>
 #
