@@ -839,7 +839,7 @@ def two_workers(extra):
     words = extra + os.environ.get("PYTEST_ADDOPTS", "").split()
     # 调试器和 -s 要用眼前的终端，分了就用不成
     own = any(re.match(r"-n|--numprocesses\b|(-p)?no:xdist$|(-s|--pdb|--trace)$", word) for word in words)
-    return [] if own or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "loadgroup"]
+    return [] if own or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "loadfile"]
 
 
 def environment(command, options):

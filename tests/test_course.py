@@ -171,21 +171,21 @@ def test_tests_are_shared_by_two_workers_unless_told_otherwise(course, monkeypat
     monkeypatch.setattr(course.os, "cpu_count", lambda: cores)
     monkeypatch.setenv("PYTEST_ADDOPTS", options)
     line = course.command_line("test", [], extra, "python")
-    assert line == ["python", "-m", "pytest"] + ["-n", "2", "--dist", "loadgroup"] * shared + extra
+    assert line == ["python", "-m", "pytest"] + ["-n", "2", "--dist", "loadfile"] * shared + extra
     assert "-n" not in course.command_line("run", ["02_tokenization"], [], "python")
 
 
 WHO = """
-import os, pathlib, pytest
-@pytest.mark.parametrize("case", ["甲", pytest.param("乙", marks=pytest.mark.xdist_group("一组"))])
-def test_who(case):
-    pathlib.Path(case).write_text(os.environ.get("PYTEST_XDIST_WORKER", "没有分"), encoding="utf-8")
+import os, pathlib
+def test_who():
+    pathlib.Path(__file__).with_suffix(".txt").write_text(os.environ.get("PYTEST_XDIST_WORKER", "没有分"), encoding="utf-8")
 """
 
 
 def test_real_pytest_takes_the_arguments(course, monkeypatch, tmp_path):
-    """真的运行 pytest：分的时候两个进程都有活干；不用 xdist 时，组的标记也认得。"""
-    (tmp_path / "test_who.py").write_text(WHO, encoding="utf-8")
+    """真的运行 pytest：分的时候两个进程都有活干，一个文件在一个进程里；不用 xdist 时也行。"""
+    for name in ("test_a", "test_b"):
+        (tmp_path / f"{name}.py").write_text(WHO, encoding="utf-8")
     monkeypatch.setattr(course.os, "cpu_count", lambda: 2)
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
@@ -194,7 +194,7 @@ def test_real_pytest_takes_the_arguments(course, monkeypatch, tmp_path):
         line = course.command_line("test", [], ["-c", str(ROOT / "pyproject.toml"), "--rootdir", ".", *extra, "."], sys.executable)
         run = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, encoding="utf-8", timeout=120)
         assert run.returncode == 0, run.stdout + run.stderr
-        return {(tmp_path / case).read_text(encoding="utf-8") for case in ("甲", "乙")}
+        return {path.read_text(encoding="utf-8") for path in tmp_path.glob("test_*.txt")}
 
     assert who() == {"gw0", "gw1"}
     assert who("-p", "no:xdist") == {"没有分"}

@@ -612,7 +612,7 @@ def masking(words, rate, seed):
 papers = {"按字考": fixed_batches(sports["validation"], masking(False, 0.15, lesson.seed), preset.eval_docs),
           "按词考": fixed_batches(sports["validation"], masking(True, 0.15, lesson.seed), preset.eval_docs)}
 recipes = {"字 15%": (False, 0.15), "字 30%": (False, 0.30), "字 40%": (False, 0.40), "词 40%": (True, 0.40)}
-seconds, seeds = {"smoke": 1, "cpu": 8}.get(preset.name, 20), (2 if preset.name == "smoke" else 3)
+seconds, seeds = {"smoke": 1, "cpu": 6}.get(preset.name, 20), (2 if preset.name == "smoke" else 3)
 small = replace(preset, layers=2, hidden=min(preset.hidden, 128), heads=4)
 
 losses, steps = {(r, p): [] for r in recipes for p in papers}, {r: [] for r in recipes}
