@@ -63,8 +63,17 @@ def test_it_sets_up_then_walks_the_road_beside_the_tests(clone):
     assert road.startswith(f"run --preset cpu|required|{clone}/tmp/") and road.endswith("/outputs|1")
     assert text.index("这里是 test -- -n 1") < text.index("这里是 run") < text.index("用时")    # 测试的输出直接写出来，路的最后才写
     for line in ("安装：0.0 分钟", "走完全程（预设 cpu，从空的产物文件夹开始）：0.0 分钟，成功", "测试（course.py test）：0.0 分钟，成功",
-                 "合计：0.0 分钟（上限 75 分钟）"):
+                 "合计：0.0 分钟（上限 "):
         assert line in text
+
+
+@pytest.mark.parametrize("flags, limit, environment", [
+    ("fma avx2", 86, {}), ("avx2 avx512_bf16", 75, {}), ("avx2 amx_bf16 amx_tile", 75, {}), ("avx2", 60, {"COURSE_CI_LIMIT": "60"})])
+def test_the_limit_allows_for_a_cpu_without_bf16(clone, flags, limit, environment):
+    cpu = clone / "cpuinfo"
+    cpu.write_text(f"flags\t\t: {flags}\n", encoding="utf-8")
+    status, text = finish(clone, COURSE_CI_CPUINFO=str(cpu), **environment)
+    assert status == 0 and f"（上限 {limit} 分钟）" in text
 
 
 @pytest.mark.parametrize("which, line", [("run", "开始）：0.0 分钟，失败，退出码 3"), ("test", "test）：0.0 分钟，失败，退出码 3")])
