@@ -661,7 +661,10 @@ for paper, gap in behind.items():
     lesson.record(f"{paper}：按词练比按字练（都盖 40%）损失高", gap, "奈特/词元")
 for name in ("字 15%", "字 40%"):
     lesson.record(f"{name}，按词考的损失（{seeds} 个种子平均）", mean[name, "按词考"], "奈特/词元")
-assert preset.name == "smoke" or behind["按字考"] > behind["按词考"]
+if max(mean.values()) > baselines["一元模型"] - 1:
+    print(f"这台机器上 {seconds} 秒太短：有的做法还停在字频附近，比不出高下。把 seconds 改大，再比一次。")
+else:
+    assert behind["按字考"] > behind["按词考"], "换了考卷，差距应当变小"
 
 # %% [markdown]
 # 比一比这两个数。只看「按字考」的那个，会以为整词掩码就差这么多；「按词考」的那个要是小得多，就说明差出来的大半是考卷的偏心：
