@@ -127,7 +127,7 @@ assert found == 0
 # %%
 from dataclasses import replace
 from transformers import BertForMaskedLM
-from utils.tokenization import build_tokenizer
+from utils.tokenization import build_tokenizer, name_unknown
 from utils.training import bert_config, encode_docs, evaluate, fixed_batches, mlm_collator, train, training_arguments
 
 preset, device = lesson.preset, lesson.device
@@ -582,7 +582,9 @@ for C in (1e13, 1e14, 1e15):
 # %%
 @torch.no_grad()
 def fill(model, tokenizer, text, k=3):
-    inputs = tokenizer(text.replace("□", tokenizer.mask_token), return_tensors="pt")
+    text = text.replace("□", tokenizer.mask_token)
+    name_unknown(tokenizer, text)                       # 词表里没有的字，先说出来
+    inputs = tokenizer(text, return_tensors="pt")
     at = inputs["input_ids"][0] == tokenizer.mask_token_id
     for p in model(**inputs).logits[0, at].softmax(-1):
         print("　", "  ".join(f"{tokenizer.convert_ids_to_tokens(int(i))} {p[i]:.0%}" for i in p.topk(k).indices))
