@@ -48,6 +48,7 @@ from utils.environment import PRESETS, start
 from utils.checkpoints import load_checkpoint
 from utils.cleaning import clean
 from utils.corpus import generate, load_corpus
+from utils.tokenization import name_unknown
 from utils.training import encode_docs, evaluate, fixed_batches, mlm_collator, train, training_arguments
 from transformers import BertForMaskedLM, BertLMHeadModel
 lesson = start("10_scale_up", preset="smoke")

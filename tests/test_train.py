@@ -63,7 +63,7 @@ def test_share_batch():
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["clm", "--from", "没有这个文件夹"], "里没有检查点"), (["mlm", "--data", "网上的"], "不认识的语料来源"),
+    (["clm", "--from", "没有这个文件夹"], "里没有完整的检查点（缺 config.json"), (["mlm", "--data", "网上的"], "不认识的语料来源"),
     (["mlm", "--docs", "10"], "至少用 100")])
 def test_errors_are_in_chinese(arguments, words, tmp_path):
     with pytest.raises(SystemExit, match=words):
