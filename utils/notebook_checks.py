@@ -17,7 +17,7 @@ from utils import bootstrap
 from utils.checks.cells import BadExercise, find_exercises, tag
 from utils.notebook_fingerprint import outdated
 
-SIZE_KB = {"02": 400, "04": 400, "07": 500}     # 其余 300；02 的静态方块图要给全八种粒度，04 有十一张图
+SIZE_KB = {"02": 400, "04": 400, "07": 500, "09": 320}     # 其余 300；02 的静态方块图要给全八种粒度，04 有十一张图，09 也有八张
 START = 'import sys; sys.path.insert(0, "..")'
 HARD_CAP = 40                  # 一格代码最多几行
 ABSOLUTE = re.compile(r"(?<![\w.:/~-])(/home/|/Users/|/root\b|/tmp/|/private/|/content/|/mnt/)"

@@ -25,7 +25,7 @@
 #
 # **先修**：[02](02_tokenization.ipynb)（字符词元）、[03](03_self_attention.ipynb)（自注意力与掩码）。
 #
-# **用时**：两核 CPU 约 2 分钟（五个小模型，各练十几秒到几十秒），GPU 尚未实测。
+# **用时**：没有 bf16 指令的 CPU，一个核心约 5 分钟（五个小模型，各练几十秒），有的快得多；GPU 尚未实测。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
