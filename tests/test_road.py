@@ -9,11 +9,13 @@ from utils.notebook_execution import execute
 from utils.notebooks import NOTEBOOKS
 from utils.road import KINDS, road
 
-OWN = [row["name"] for row in road(NOTEBOOKS) if {row.get(kind) for kind in KINDS} & {"own", "both"}]
+LONG = "08_clm_finetuning"                                # 从附带的 MLM 练起，smoke 也要六分钟；手工试过，不放进每次的测试
+OWN = [row["name"] for row in road(NOTEBOOKS) if {row.get(kind) for kind in KINDS} & {"own", "both"} and row["name"] != LONG]
 
 
 def test_the_road_names_every_notebook_in_order():
     names = [row["name"] for row in road(NOTEBOOKS)]
+    assert LONG in names
     assert names == sorted(path.stem for path in (NOTEBOOKS / "src").glob("[0-9]*.py"))
     assert [row["makes"] for row in road(NOTEBOOKS) if "makes" in row] == list(KINDS)
 
