@@ -22,6 +22,11 @@ def came_before(item: pytest.Item) -> set[str]:
     return {one.callspec.params["notebook"].stem for one in earlier if key(one) == key(item)}
 
 
+def printed(notebook) -> str:
+    """执行过的 notebook 打印的全部文字。"""
+    return "".join(o.text for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "stream")
+
+
 def broken_links(name: str, before: set[str], said: str, outputs: Path) -> list[str]:
     """跑完一本之后，接不上的地方；都接得上就是空的。
 

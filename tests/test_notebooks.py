@@ -46,7 +46,7 @@ def test_notebook_runs(notebook, request):
     result = execute(notebook, preset, bar=False)
     print(f"{notebook.stem}：{result.seconds:.1f} 秒，峰值 {result.peak_mb:.0f} MB")
     assert result.ok, f"{result.failure}\n{traceback_of(result.notebook)}"
-    said = "".join(o.text for c in result.notebook.cells for o in c.get("outputs", []) if o.output_type == "stream")
+    said = chain.printed(result.notebook)
     assert chain.broken_links(notebook.stem, chain.came_before(request.node), said, Path(os.environ["COURSE_OUTPUTS"]) / preset) == []
 
 

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from utils import resume as R
 from utils import training as T
+from utils.collators import describe
 from utils.environment import ROOT
 from utils.objectives import masking_collator
 
@@ -161,3 +162,17 @@ def test_another_objective_is_another_run(other, encoded, tokenizer, tmp_path, m
     folder, checkpoint, note = R.find_progress(tmp_path, R.training_settings(model, encoded, args, other(tokenizer)))
     assert checkpoint is None and "不能接着练" in note and "目标 MLM（遮盖率 0.4） → " in note, note
     assert R.find_progress(tmp_path, R.training_settings(model, encoded, args, T.mlm_collator(tokenizer, 0.4)))[1]
+
+
+def test_ones_own_collator_is_told_by_its_code():
+    """学习者自己写的整理函数没有说明，就看代码和用到的值：一样的是同一次训练，改了一个数就不是。"""
+    def made(rate):
+        def collate(rows):
+            return {"rate": rate}
+        return collate
+
+    def other(rows):
+        return {"rate": 0.4, "more": 1}
+
+    assert describe(made(0.4)) == describe(made(0.4))
+    assert len({describe(made(0.4)), describe(made(0.2)), describe(other)}) == 3

@@ -4,6 +4,7 @@
 """
 
 import pytest
+from chain import printed
 
 from utils.notebook_execution import execute
 from utils.notebooks import NOTEBOOKS
@@ -25,6 +26,6 @@ def test_the_road_names_every_notebook_in_order():
 def test_alone_with_the_shipped_models(name, tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
     result = execute(NOTEBOOKS / "src" / f"{name}.py", "smoke", bar=False)
-    said = "".join(o.text for c in result.notebook.cells for o in c.get("outputs", []) if o.output_type == "stream")
+    said = printed(result.notebook)
     assert result.ok, result.failure
     assert "附带的检查点" in said and "你自己在" not in said
