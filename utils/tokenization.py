@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from weakref import WeakKeyDictionary
 
 from tokenizers import processors
@@ -14,8 +14,8 @@ from utils.environment import DATA
 from utils.vocabularies import BUILDERS, SPECIAL_TOKENS, bytes_to_symbols, jieba_words
 
 __all__ = ["GRANULARITIES", "GRANULARITY_NAMES", "SPECIAL_TOKENS", "build_tokenizer", "bytes_to_symbols", "check_vocabulary",
-           "course_tokenizer", "encode_pair", "encode_texts", "jieba_words", "LOSSLESS", "name_unknown", "unknown_characters",
-           "unknown_note", "vocabulary_id"]
+           "course_tokenizer", "encode_all_pairs", "encode_pair", "encode_texts", "jieba_words", "LOSSLESS", "name_unknown",
+           "unknown_characters", "unknown_note", "vocabulary_id"]
 
 GRANULARITY_NAMES = {
     "byte": "UTF-8 字节",
@@ -109,26 +109,29 @@ def encode_pair(tokenizer, intro: str, body: str, max_len: int) -> dict:
     错误：
         ValueError: 有一段是空的，或者放不进 ``max_len``。
     """
-    for name, text in (("导语 intro", intro), ("正文 body", body)):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{name}是空的（得到 {text!r}）；两段都要有文字。")
-    plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-    left = tokenizer(intro, **plain)["input_ids"]
-    right = tokenizer(body, **plain)["input_ids"]
-    total = len(left) + len(right) + 3
-    if total > max_len:
-        raise ValueError(
-            f"导语 {len(left)} 个词元，正文 {len(right)} 个词元，加上 [CLS] 和两个 [SEP] 共 {total} 个，"
-            f"放不进 max_len={max_len}。请缩短文本或加大 max_len。"
-        )
+    return next(encode_all_pairs(tokenizer, [intro], [body], max_len))
+
+
+def encode_all_pairs(tokenizer, intros: Sequence[str], bodies: Sequence[str], max_len: int) -> Iterator[dict]:
+    """许多对导语和正文，逐对给出 ``encode_pair`` 的字典；一次编好，所以快得多。参数和错误同 ``encode_pair``。"""
+    for intro, body in zip(intros, bodies, strict=True):
+        for name, text in (("导语 intro", intro), ("正文 body", body)):
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"{name}是空的（得到 {text!r}）；两段都要有文字。")
     cls_id, sep_id = tokenizer.cls_token_id, tokenizer.sep_token_id
-    ids = [cls_id, *left, sep_id, *right, sep_id]
-    return {
-        "input_ids": ids,
-        "attention_mask": [1] * total,
-        "token_type_ids": [0] * total,
-        "prompt_len": len(left) + 2,
-    }
+    for left, right in zip(encode_texts(tokenizer, intros, special=False), encode_texts(tokenizer, bodies, special=False), strict=True):
+        total = len(left) + len(right) + 3
+        if total > max_len:
+            raise ValueError(
+                f"导语 {len(left)} 个词元，正文 {len(right)} 个词元，加上 [CLS] 和两个 [SEP] 共 {total} 个，"
+                f"放不进 max_len={max_len}。请缩短文本或加大 max_len。"
+            )
+        yield {
+            "input_ids": [cls_id, *left, sep_id, *right, sep_id],
+            "attention_mask": [1] * total,
+            "token_type_ids": [0] * total,
+            "prompt_len": len(left) + 2,
+        }
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], special: bool = True) -> list[list[int]]:

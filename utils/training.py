@@ -41,7 +41,7 @@ from utils.objectives import IGNORE
 from utils.processes import finish_sharding, is_sharded, prepare_sharding, together
 from utils.progress import ProgressCallback
 from utils.resume import START, ProgressSaver, find_progress, forget, load_history, training_settings
-from utils.tokenization import check_vocabulary, encode_pair, vocabulary_id
+from utils.tokenization import check_vocabulary, encode_all_pairs, vocabulary_id
 
 LENGTHS, TARGETS = 8, 128                                 # 序列长度、目标个数各补到它们的倍数，见 targets_only
 
@@ -77,11 +77,10 @@ def encode_docs(docs: Dataset, tokenizer: PreTrainedTokenizerFast, max_len: int,
         Dataset，列：input_ids（长 T）、attention_mask、labels、length。learn_intro 为 False 时，
         labels 把 `[CLS] 导语 [SEP]` 记作 −100，只留正文。
     异常：
-        ValueError: 有文档放不进 max_len（由 encode_pair 抛出）。
+        ValueError: 有文档放不进 max_len（由 encode_all_pairs 抛出）。
     """
     rows = []
-    for intro, body in zip(docs["intro"], docs["body"], strict=True):
-        row = encode_pair(tokenizer, intro, body, max_len)
+    for row in encode_all_pairs(tokenizer, docs["intro"][:], docs["body"][:], max_len):
         ids, prompt = row["input_ids"], 1 if learn_intro else row["prompt_len"]
         rows.append({"input_ids": ids, "attention_mask": row["attention_mask"],
                      "labels": [IGNORE] * prompt + ids[prompt:], "length": len(ids)})

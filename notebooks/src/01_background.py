@@ -493,7 +493,6 @@ torch.testing.assert_close(wrong, one_before)
 
 # %% [markdown]
 # `BertLMHeadModel` 会把标签错开一位，是给续写用的。拿它做 MLM，模型学的是「提前一个位置说出被盖住的字」。做填空请用 `BertForMaskedLM`。
-# （拿这样练出来的权重作接龙的起点，却不见得差：[08](08_clm_finetuning.ipynb) 第 6 节量过。）
 #
 # ### 7.4 建了 `BertLMHeadModel` 就是因果模型？
 #

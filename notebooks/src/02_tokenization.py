@@ -1037,7 +1037,7 @@ from dataclasses import replace
 from utils.training import bert_config, clm_collator, evaluate, fixed_batches, training_arguments
 
 shape = replace(lesson.preset, layers=2, hidden=64, heads=4, max_len=512, batch_size=4, lr=6e-3, init_std=0.04)
-BUDGET = {"smoke": 4e9, "cpu": 8e10}.get(lesson.preset.name, 2e12)         # 一次训练的浮点运算数
+BUDGET = {"smoke": 4e9, "cpu": 6e10}.get(lesson.preset.name, 2e12)         # 一次训练的浮点运算数
 seeds = (0, 1, 2)
 
 def fresh_model(name, seed):

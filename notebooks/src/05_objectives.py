@@ -876,7 +876,7 @@ check.leak(my_choice)
 # <details><summary>参考答案</summary>
 #
 # 把 `lesson.seed` 换成 0、1、2，各重练两个模型，记下六个准确率，比较两组的平均与标准差。练得这么短，差别往往还没有种子的
-# 起伏大，一次对照下不了结论；[06](06_mlm_pretraining.ipynb) 的第 10 节用三个种子、两份考卷再比一次。
+# 起伏大，一次对照下不了结论；[06](06_mlm_pretraining.ipynb) 的第 10 节换两个种子、用两份考卷再比一次。
 #
 # </details>
 #
