@@ -696,7 +696,7 @@ from utils.tokenization import build_tokenizer
 variants = {"完整（Post-LN）": {}, "换成 Pre-LN": dict(pre_norm=True), "换成正弦位置": dict(positions="sin"),
             "换成 RoPE": dict(positions="rope"), "嵌入不练": dict(embedding=False), "没有位置": dict(positions=None),
             "没有前馈": dict(ffn=False), "没有 LayerNorm": dict(norm=False), "没有残差": dict(block=NoResidual)}
-steps, seeds = {"smoke": (12, 2), "cpu": (220, 2)}.get(preset.name, (600, 3))
+steps, seeds = {"smoke": (6, 1), "cpu": (220, 2)}.get(preset.name, (600, 3))
 
 docs = load_corpus("bundled", n_docs=preset.n_docs).filter(lambda c: c == "体育", input_columns="category")
 small_tokenizer = build_tokenizer("char", docs["train"]["intro"][:], model_max_length=64)
@@ -940,7 +940,7 @@ def check(student):
     with torch.no_grad():
         return student(**held)["loss"].item(), exact_match(student, pairs["test"][:200])
 
-steps = {"smoke": 120, "cpu": 700}.get(preset.name, 2000)
+steps = {"smoke": 40, "cpu": 700}.get(preset.name, 2000)
 args = replace(training_arguments(lesson.outputs / "seq2seq", steps, replace(preset, batch_size=64, lr=4e-3), lesson.device,
                                   lesson.seed), train_sampling_strategy="random")
 history = train(translator, encoded, collate, args, check, evaluations=8)

@@ -569,7 +569,7 @@ from utils.training import train, training_arguments
 
 makers = {"CLM": lambda: fresh(BertLMHeadModel, is_decoder=True), "MLM": lambda: fresh(BertForMaskedLM),
           "整词 MLM": lambda: fresh(BertForMaskedLM), "MLM+NSP": lambda: pretrained, "T5": small_t5}
-steps, models, runs = (100 if preset.name == "smoke" else 200), {}, {}
+steps, models, runs = (60 if preset.name == "smoke" else 200), {}, {}
 for name, make in makers.items():
     slower = replace(preset, lr=1e-3) if name == "MLM+NSP" else preset
     args = training_arguments(lesson.outputs / "trainer", steps, slower, device, lesson.seed)
@@ -597,7 +597,7 @@ for name, run in runs.items():
     loss, accuracy = run.eval_loss[-1], run.eval_accuracy[-1]
     print(f"{name:　<8} {run.seconds:5.1f} 秒   损失 {loss:.3f}（参照 {baselines[name]:.3f}）   准确率 {accuracy:.1%}")
     lesson.record(f"{name} 的损失 ÷ 参照（{steps} 步）", loss / baselines[name], "倍")
-    assert loss < baselines[name] * (1.1 if preset.name == "smoke" else 0.95), name
+    assert loss < baselines[name] * (1.3 if preset.name == "smoke" else 0.95), name
 
 # %% [markdown]
 # ## 9 两个追问
