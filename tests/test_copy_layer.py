@@ -223,7 +223,8 @@ def test_two_processes(shipped, tmp_path):
     torch.manual_seed(0)
     small = BertLMHeadModel(bert_config(PRESETS["smoke"], tokenizer, is_decoder=True, max_position_embeddings=256))
     save_checkpoint(small, tokenizer, tmp_path / "start", {"objective": "clm", "causal_docs": 0})
-    child = launch(torchrun(2, ["--from", tmp_path / "start", "--out", tmp_path / "one", "--minutes", "0.3", "--batch-size", "6"],
+    child = launch(torchrun(2, ["--from", tmp_path / "start", "--out", tmp_path / "one", "--minutes", "0.3", "--batch-size", "6",
+                             "--survey", "60"],
                             module="utils.copy_training"), cpu_only=True)
     output = child.communicate(timeout=400)[0]
     assert child.returncode == 0, output[-3000:]
@@ -236,7 +237,7 @@ def test_two_processes(shipped, tmp_path):
             torch.testing.assert_close(a, b.half().float(), atol=0, rtol=0)
     assert one.config.num_hidden_layers == small.config.num_hidden_layers + 1
     torch.testing.assert_close(one.bert.embeddings.word_embeddings.weight, small.bert.embeddings.word_embeddings.weight.half().float())
-    T.main(["--from", str(tmp_path / "one"), "--out", str(tmp_path / "two"), "--minutes", "0.1", "--batch-size", "6"])
+    T.main(["--from", str(tmp_path / "one"), "--out", str(tmp_path / "two"), "--minutes", "0.1", "--batch-size", "6", "--survey", "60"])
     on, at = json.loads((tmp_path / "two" / "course.json").read_text(encoding="utf-8")), info["copy_layer"]
     assert (on["objective"], on["copy_layer"], on["lr"], on["before"]) == ("above", at, pytest.approx(T.WHOLE * info["lr"]), info)
     two, _ = load_folder(tmp_path / "two", BertLMHeadModel)

@@ -70,10 +70,12 @@ class Practice:
         batch_size: 每个进程每步几篇。
         seed: 文档的随机种子。
         say: 每隔一阵叫它一次，给它一句话的进展。
+        survey: 后两步之前，每个进程用多少篇自然的文档量各处；不写是 SURVEY。
     """
 
     def __init__(self, layer: CopyLayer, tokenizer: PreTrainedTokenizerFast, grammar: Grammar, lr: float, batch_size: int, seed: int,
-                 say: Callable[[str], None] = lambda text: None):
+                 say: Callable[[str], None] = lambda text: None, survey: int | None = None):
+        self.surveyed = SURVEY if survey is None else survey
         self.layer, self.grammar, self.lr, self.batch_size, self.say = layer, grammar, lr, batch_size, say
         self.tokenizer, self.vocabulary = tokenizer, tokenizer.get_vocab()
         self.rng = Random(f"{seed}-{dist.get_rank() if dist.is_initialized() else 0}")
@@ -114,7 +116,7 @@ class Practice:
 
     def survey(self) -> None:
         """用自然的文档量各处写得怎样。"""
-        results, some = [], sorted(islice(self.exercises(), SURVEY), key=lambda e: len(e.ids))
+        results, some = [], sorted(islice(self.exercises(), self.surveyed), key=lambda e: len(e.ids))
         with torch.no_grad():
             for start in range(0, len(some), self.batch_size):
                 group = some[start:start + self.batch_size]
@@ -150,7 +152,7 @@ class Practice:
         layer.thaw()
         self.text = 1.0                                   # 最后要修的就有套话：一处不漏
         self.survey()
-        self.own(SURVEY // 3, natural=True)
+        self.own(self.surveyed // 3, natural=True)
         return steps + self.phase("whole", share["whole"] * minutes, layer.trained(), everything)
 
     def phase(self, name: str, minutes: float, params: list[nn.Parameter], losses: Callable) -> int:
@@ -208,6 +210,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--batch-size", type=int, default=24, help="每个进程每步几篇")
     parser.add_argument("--seed", type=int, default=2026, help="文档的随机种子")
+    parser.add_argument("--survey", type=int, default=SURVEY, help=f"每个进程用多少篇量各处；写正文考事实的篇数也不超过它（至多 {HELD}）")
     options = parser.parse_args(arguments)
     disable_progress_bar()
     processes, device, grammar = int(os.environ.get("WORLD_SIZE", 1)), pick_device(), news_grammar()
@@ -235,13 +238,15 @@ def main(arguments: list[str] | None = None) -> None:
             print(text, flush=True)
 
     say(f"照抄的头：层 {at + 1}（插进的新层是层 {at}）· 头 {head}" + ("" if fresh else "；照抄层早已加过，只练最后一步"))
-    steps = Practice(layer, tokenizer, grammar, options.lr, options.batch_size, options.seed, say).run(options.minutes, not fresh)
+    practice = Practice(layer, tokenizer, grammar, options.lr, options.batch_size, options.seed, say, options.survey)
+    steps = practice.run(options.minutes, not fresh)
     if first:
         lr = options.lr if fresh else round(WHOLE * options.lr, 10)
         preset = replace(PRESETS["cpu"], lr=lr, batch_size=options.batch_size * processes)
         info = describe("clm", preset, steps * preset.batch_size, steps, options.seed, device) | {
             "objective": "copy" if fresh else "above", "copy_layer": at}
-        info |= score("clm", model.eval(), tokenizer, PRESETS["cpu"]) | {"test_faithful": faithful(model, tokenizer)}
+        info |= score("clm", model.eval(), tokenizer, PRESETS["cpu"]) | {
+            "test_faithful": faithful(model, tokenizer, min(HELD, options.survey))}
         save_checkpoint(model, tokenizer, options.out, info | {"before": before}, half=True)
         print(json.dumps(info, ensure_ascii=False))
     if processes > 1:
