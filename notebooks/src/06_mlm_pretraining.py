@@ -25,7 +25,7 @@
 #
 # **先修**：[02](02_tokenization.ipynb)（字符词元）、[03](03_self_attention.ipynb)（自注意力）、[05](05_objectives.ipynb)（MLM 的遮盖）。
 #
-# **用时**：有 bf16 指令的两核 CPU 约 7 分钟；没有 bf16 指令的 CPU，一个核心约 14 分钟（大半在训练）。GPU 尚未实测。
+# **用时**：有 bf16 指令的两核 CPU 约 7 分钟；没有 bf16 指令的 CPU，一个核心约 15 分钟（大半在训练）。GPU 尚未实测。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils

@@ -26,7 +26,7 @@
 #
 # **先修**：[03](03_self_attention.ipynb)（因果掩码）、[06](06_mlm_pretraining.ipynb)（MLM 预训练）。
 #
-# **用时**：没有 bf16 指令的 CPU，一个核心约 23 分钟（大半在训练），有的快一倍；GPU 尚未实测。
+# **用时**：没有 bf16 指令的 CPU，一个核心约 14 分钟（大半在训练），有的快一倍；GPU 尚未实测。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
