@@ -35,7 +35,7 @@ def test_two_processes_give_the_single_process_curve(single, tmp_path):
     out = launch(["mlm", *COMMON, "--out", str(tmp_path)], processes=2)
     assert out.count("练完 80 步") == 1                                    # 只有第一个进程说话
     one, two = (json.loads((folder / "history.json").read_text(encoding="utf-8")) for folder in (single, tmp_path))
-    assert (one["processes"], two["processes"]) == (1, 2) and one["documents_per_step"] == two["documents_per_step"] == 16
+    assert (one["processes"], two["processes"]) == (1, 2) and one["documents_per_step"] == two["documents_per_step"] == 8
     assert one["eval_steps"] == two["eval_steps"] and one["eval_loss"][0] == pytest.approx(two["eval_loss"][0], rel=1e-4)
     assert two["eval_loss"] == pytest.approx(one["eval_loss"], rel=0.03)
     assert one["eval_loss"][-1] < one["eval_loss"][0] - 1
