@@ -406,8 +406,8 @@ flow = {"Post-LN": gradient_by_layer(EncoderBlock), "Pre-LN": gradient_by_layer(
         "没有残差": gradient_by_layer(NoResidual)}
 
 # %% [markdown]
-# 从右往左看，右边是最上面一层。纵轴是对数坐标，每一大格差 10 倍。没有残差，梯度刚往下走一层就掉一大截，到了下半截只剩很小的一点；
-# 有残差的两条几乎是平的。
+# 从右往左看，右边是最上面一层。纵轴是对数坐标，每一大格差 10 倍。看没有残差的那一条，往下走几层掉了多少；
+# 再看有残差的两条平不平。只抽了一次随机权重，换个种子，没有残差的那一条样子会变。
 # Pre-LN 与 Post-LN 的差别要看各层**参数**的梯度和学习率：Xiong 等（2020）发现 Post-LN 离不开升温（warm-up），Pre-LN 可以不要。
 
 # %%
