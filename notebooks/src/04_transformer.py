@@ -386,28 +386,29 @@ class EncoderBlock(Block):
 
 # %% [markdown]
 # 残差到底帮了什么？叠 24 层，**还没训练**，从最后一层的输出往回传梯度，看每一层的输入收到多大的梯度。
-# 再写一个没有残差的版本来比：
+# 随机权重抽一次，曲线一个样，所以抽九次。再写一个没有残差的版本来比：
 
 # %%
 class NoResidual(EncoderBlock):
     def wrap(self, x, norm, sublayer):
         return norm(sublayer(x))
 
-def gradient_by_layer(block, depth=24, hidden=64, **options):
-    torch.manual_seed(lesson.seed)
+def gradient_by_layer(block, seed, depth=24, hidden=64, **options):
+    torch.manual_seed(seed)
     blocks = [block(hidden, 4, 4 * hidden, **options) for _ in range(depth)]
     states = [torch.randn(1, 16, hidden, requires_grad=True)]             # (1, T, C)
     for b in blocks:
         states.append(b(states[-1]))
     gradients = torch.autograd.grad((states[-1] * torch.randn(1, 16, hidden)).sum(), states)
-    return [g.norm().item() for g in gradients]
+    return [g.norm().item() for g in gradients]                           # depth + 1 个：每一层的输入，和最后的输出
 
-flow = {"Post-LN": gradient_by_layer(EncoderBlock), "Pre-LN": gradient_by_layer(EncoderBlock, pre_norm=True),
-        "没有残差": gradient_by_layer(NoResidual)}
+designs = {"Post-LN": (EncoderBlock, {}), "Pre-LN": (EncoderBlock, dict(pre_norm=True)), "没有残差": (NoResidual, {})}
+flow = {name: torch.tensor([gradient_by_layer(block, lesson.seed + n, **options) for n in range(9)])
+        for name, (block, options) in designs.items()}                    # 每种 (9, depth + 1)
 
 # %% [markdown]
-# 从右往左看，右边是最上面一层。纵轴是对数坐标，每一大格差 10 倍。看没有残差的那一条，往下走几层掉了多少；
-# 再看有残差的两条平不平。只抽了一次随机权重，换个种子，没有残差的那一条样子会变。
+# 从右往左看，右边是最上面一层。每条细线是一次抽样，粗线是九次的中位数；纵轴是对数坐标，每一大格差 10 倍。
+# 看没有残差的那些线，往下走几层掉了多少，九次之间差多少；再看有残差的两种平不平。
 # Pre-LN 与 Post-LN 的差别要看各层**参数**的梯度和学习率：Xiong 等（2020）发现 Post-LN 离不开升温（warm-up），Pre-LN 可以不要。
 
 # %%
@@ -415,14 +416,16 @@ from utils.plotting import COLORS
 
 figure, ax = plt.subplots(figsize=(8, 3.8))
 for (name, norms), color in zip(flow.items(), COLORS):
-    ax.plot(norms, "o-", markersize=4, color=color, label=name)
-ax.set(yscale="log", title="梯度传到每一层还剩多少（随机权重，24 层）", xlabel="第几层的输入", ylabel="梯度的范数")
+    shares = norms / norms[:, -1:]                                        # 最上面一层算 1
+    ax.plot(shares.T, linewidth=0.6, alpha=0.5, color=color)
+    ax.plot(shares.median(0).values, linewidth=2.5, color=color, label=name)
+ax.set(yscale="log", title="梯度传到每一层还剩多少（随机权重，24 层，各抽九次）", xlabel="第几层的输入", ylabel="与最上面一层之比")
 ax.legend(frameon=False)
 plt.show()
-ratios = {name: norms[0] / norms[-1] for name, norms in flow.items()}
-print("最底层与最顶层的梯度之比：", {name: f"{ratio:.1e}" for name, ratio in ratios.items()})
-assert ratios["没有残差"] < ratios["Post-LN"] < ratios["Pre-LN"]
-lesson.record("没有残差，24 层之后梯度剩下", ratios["没有残差"])
+halfway = {name: (norms[:, 12] / norms[:, -1]).median().item() for name, norms in flow.items()}
+print("往下走 12 层，梯度剩下（九次的中位数）：", {name: f"{ratio:.2f}" for name, ratio in halfway.items()})
+assert halfway["没有残差"] < halfway["Post-LN"] < halfway["Pre-LN"]
+lesson.record("没有残差，往下走 12 层，梯度剩下", halfway["没有残差"])
 
 # %% [markdown]
 # ## 7 自己的 BERT

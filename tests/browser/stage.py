@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>"""
 # anywidget 给 render 的 model：set 马上触发 change 事件，save_changes 才送给 Python
 PERFORM = """async ([script, sent]) => {
-  const values = {}, listeners = {}, pending = new Set();
+  const values = {}, listeners = {}, pending = new Set(), travelling = new Set();
   const view = (base64) => new DataView(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)).buffer);
   const decode = (value) => value?.bytes === undefined ? value : view(value.bytes);
   const put = (name, value) => {
@@ -37,10 +38,12 @@ PERFORM = """async ([script, sent]) => {
   const model = {
     get: (name) => values[name],
     set: (name, value) => { pending.add(name); put(name, value); },
-    save_changes: async () => {
+    save_changes: () => {
       const changes = Object.fromEntries([...pending].map((name) => [name, values[name]]));
       pending.clear();
-      receive(await window.toPython(changes));
+      const told = window.toPython(changes).then((state) => { receive(state); travelling.delete(told); });
+      travelling.add(told);
+      return told;
     },
     on: (event, callback) => (listeners[event] ??= new Set()).add(callback),
     off: (event, callback) => listeners[event]?.delete(callback),
@@ -53,8 +56,23 @@ PERFORM = """async ([script, sent]) => {
   receive(sent);
   window.stageModel = model;
   window.stageHear = hear;
+  window.stageSettle = async () => { while (travelling.size) await Promise.all(travelling); };
   const module = await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
   await module.default.render({ model, el: document.getElementById("stage") });
+}"""
+
+# 同样多的字装进朴素的方框，排一次版要多久：这台机器此刻的快慢
+PACE = """(chars) => {
+  const box = document.body.appendChild(document.createElement('div')), times = [];
+  for (let n = 0; n < 5; n += 1) {
+    const begun = performance.now();
+    box.innerHTML = [...chars.slice(n) + chars.slice(0, n)]
+      .map((char) => `<span style="display:inline-block;padding:2px;margin:1px;border:1px solid">${char}</span>`).join('');
+    box.getBoundingClientRect();
+    times.push(performance.now() - begun);
+  }
+  box.remove();
+  return times;
 }"""
 
 # 直接写着汉字、看得见的最里层元素，挨个编号；返回它们的文字
@@ -117,6 +135,20 @@ class Stage:
         self.page.evaluate(PERFORM, [str(widget._esm), packed(widget.get_state())])
         self.page.wait_for_timeout(100)
         return self.page.locator(".hz")
+
+    def settle(self) -> None:
+        """等网页上的改动都送到 Python、回话也收到了。点了、按了键之后再看小部件的属性，先等这一句。"""
+        self.page.evaluate("() => window.stageSettle()")
+
+    def within_100_ms(self, what: str, measure) -> None:
+        """measure()（一串毫秒数）的下四分位数不超过 100 毫秒；慢的机器上，不超过 1,400 个朴素的方框排一次版的三倍（前后各量五次）。"""
+        chars = "天地玄黄宇宙洪荒日月盈昃辰宿列张" * 88
+        paces = self.page.evaluate(PACE, chars)
+        times = measure()
+        pace = statistics.median(paces + self.page.evaluate(PACE, chars))
+        quick, allowed = statistics.quantiles(times, n=4)[0], max(100, 3 * pace)
+        print(f"{what}：{quick:.0f} 毫秒，上限 {allowed:.0f}（朴素的方框 {pace:.0f}）{[round(x) for x in times]}")
+        assert quick <= allowed, what
 
     def open(self, content: str, folder: Path) -> None:
         """打开一段网页。"""

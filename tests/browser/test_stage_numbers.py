@@ -43,7 +43,7 @@ def put(scene, **state) -> None:
     """像在图上选的一样，把属性设成这些值。"""
     for name, value in state.items():
         scene.page.evaluate("([name, value]) => { stageModel.set(name, value); stageModel.save_changes(); }", [name, value])
-    scene.page.wait_for_timeout(30)
+    scene.settle()
 
 
 def numbers(root, row: int = 0) -> list[float]:
@@ -114,6 +114,7 @@ def test_each_thumbnail_is_its_own_head_and_a_click_opens_it(scene, tmp_path):
         darker_is_larger(canvas(root, ".hz-thumb canvas", n), found.weights[n // H, n % H])
     for layer, head in ((2, 1), (0, 3), (1, 2)):
         root.locator(f'.hz-thumb[data-layer="{layer}"][data-head="{head}"]').click()
+        scene.settle()
         assert (scene.widget.layer, scene.widget.head) == (layer, head)
         np.testing.assert_allclose(numbers(root), found.weights[layer, head].mean(0), atol=6e-4)
 
@@ -131,7 +132,7 @@ def test_every_key_does_what_the_hint_says(scene, tmp_path):
                           ("PageUp", (2, 3, 0, "lines")), ("v", (2, 3, 0, "matrix")), ("V", (2, 3, 0, "lines")),
                           ("Escape", (2, 3, -1, "lines"))]:
         scene.page.keyboard.press(key)
-        scene.page.wait_for_timeout(30)
+        scene.settle()
         assert now() == expected, key
     assert root.locator(".hz-status").inner_text().endswith("点选它。")
     assert root.locator(".hz-picture").get_attribute("data-lm-suppress-shortcuts") == "true"     # Notebook 7 看这个记号
@@ -154,6 +155,7 @@ def test_hover_tells_one_weight_and_a_click_keeps_and_drops_a_token(scene, tmp_p
     assert status.inner_text() == before[1]
     for token in (3, -1):
         scene.page.mouse.click(box["x"] + side / 2, box["y"] + 3.5 * side)
+        scene.settle()
         assert scene.widget.token == token
 
 
@@ -367,21 +369,21 @@ def test_every_control_of_the_stepper_moves_it(scene, tmp_path):
     for act, expected in [(forward.click, (2, 1)), (forward.click, (2, 2)), (back.click, (2, 1)),
                           (root.locator(".hz-tab").nth(3).click, (2, 3)), (lambda: root.locator("select").select_option("4"), (4, 3))]:
         act()
-        scene.page.wait_for_timeout(30)
+        scene.settle()
         assert now() == expected
     root.locator(".hz-picture").focus()
     for key, expected in [("Home", (4, 0)), ("ArrowRight", (4, 1)), ("End", (4, 4)), ("ArrowRight", (4, 4)),
                           ("ArrowLeft", (4, 3)), ("ArrowDown", (5, 3)),
                           ("ArrowDown", (0, 3)), ("ArrowUp", (5, 3)), ("ArrowUp", (4, 3)), ("Home", (4, 0)), ("End", (4, 4))]:
         scene.page.keyboard.press(key)
-        scene.page.wait_for_timeout(30)
+        scene.settle()
         assert now() == expected, key
     assert forward.is_disabled() and not back.is_disabled()
     rows = root.locator(".hz-picture .hz-token").evaluate_all(
         "all => all.slice(1, 7).map(x => x.getBoundingClientRect()).map(r => [r.x, r.y + r.height / 2])")
     for n in (3, 0):
         scene.page.mouse.click(*rows[n])
-        scene.page.wait_for_timeout(30)
+        scene.settle()
         assert widget.token == n
 
 
