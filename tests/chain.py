@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from utils.checkpoints import KINDS
-from utils.notebooks import NOTEBOOKS
+from tools.notebooks.manage import NOTEBOOKS
+from utils.models.checkpoints import KINDS
 from utils.road import road
 
 MAKES = {row["name"]: row["makes"] for row in road(NOTEBOOKS) if "makes" in row}

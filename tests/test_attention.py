@@ -1,4 +1,4 @@
-"""utils.attention：与 PyTorch、Hugging Face 的实现相等，掩码不漏，错误说得清楚。"""
+"""utils.models.attention：与 PyTorch、Hugging Face 的实现相等，掩码不漏，错误说得清楚。"""
 
 import math
 
@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from utils import attention as A
+from utils.models import attention as A
 
 SENTENCE = "今天是个好日子"
 

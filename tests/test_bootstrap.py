@@ -14,8 +14,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from utils import bootstrap
-from utils.environment import ROOT
+from tools.notebooks import colab as bootstrap
+from utils.paths import ROOT
 
 TELL = "\nimport os\nprint('现在在', os.getcwd(), flush=True)"
 

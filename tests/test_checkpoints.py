@@ -7,10 +7,13 @@ import torch
 from datasets import Dataset
 from transformers import BertForMaskedLM, BertLMHeadModel
 
-from utils import checkpoints as C
-from utils.environment import DATA, PRESETS, SHIPPED, set_seed
-from utils.tokenization import build_tokenizer, check_vocabulary, course_tokenizer, vocabulary_id
-from utils.training import bert_config, clm_collator, encode_docs, evaluate, fixed_batches, train, training_arguments
+from utils.models import checkpoints as C
+from utils.paths import DATA, SHIPPED
+from utils.presets import PRESETS, set_seed
+from utils.tokenization.tokenizer import build_tokenizer, check_vocabulary, course_tokenizer, vocabulary_id
+from utils.training.batches import bert_config, clm_collator, encode_docs, fixed_batches
+from utils.training.loop import train, training_arguments
+from utils.training.losses import evaluate
 
 SMOKE = PRESETS["smoke"]
 TEXTS = ["今天是个大晴天", "青禾市昨天下了一场雨"]

@@ -2,12 +2,11 @@
 
 import pytest
 
-from utils.checks import cells as C
-from utils.checks import runner
-from utils.checks.exercise import Exercise
-from utils.checks.verdict import OPEN, PASS, WRONG
-from utils.environment import ROOT
-from utils.notebook_checks import source_files
+from tools.notebooks import exercises as C
+from tools.notebooks.lint import source_files
+from utils.checks.framework import Exercise, runner
+from utils.checks.framework.verdict import OPEN, PASS, WRONG
+from utils.paths import ROOT
 
 SEEDS = range(3)
 SOURCES = {p.stem[:2]: p for p in source_files(ROOT / "notebooks")}

@@ -13,11 +13,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from utils.checks import relations
-from utils.checks.exercise import Function, Mistake
-from utils.checks.gloss import gloss
-from utils.checks.runner import exercises, load_module
-from utils.checks.verdict import PASS, WRONG
+from utils.checks.framework import Function, Mistake, relations
+from utils.checks.framework.gloss import gloss
+from utils.checks.framework.runner import exercises, load_module
+from utils.checks.framework.verdict import PASS, WRONG
 
 NUMBERS = ("02", "03", "04", "05", "06", "07", "08", "09")
 TASKS = {e.key: e for n in NUMBERS for e in exercises(load_module(n)).values() if isinstance(e, Function)}

@@ -13,15 +13,14 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from utils.checks import cells as C
-from utils.checks import ledger
-from utils.checks.compare import difference, show, size
-from utils.checks.exercise import Choice, Function, Mistake, Value
-from utils.checks.limits import TimeUp, run_limited
-from utils.checks.runner import load_module, run_answer
-from utils.checks.verdict import OPEN, PASS, WRONG, CheckFailed
-from utils.environment import ROOT
-from utils.notebook_execution import ThisPython
+from tools.notebooks import exercises as C
+from tools.notebooks.execution import ThisPython
+from utils.checks.framework import Choice, Function, Mistake, Value, ledger
+from utils.checks.framework.compare import difference, show, size
+from utils.checks.framework.limits import TimeUp, run_limited
+from utils.checks.framework.runner import load_module, run_answer
+from utils.checks.framework.verdict import OPEN, PASS, WRONG, CheckFailed
+from utils.paths import ROOT
 
 
 @pytest.fixture(autouse=True)

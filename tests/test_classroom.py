@@ -11,18 +11,18 @@ import sys
 import nbformat
 import pytest
 
-from utils import bootstrap
-from utils.checks.cells import find_exercises, read_cells
-from utils.checks.verdict import OPEN, PASS, WRONG
-from utils.classroom import landlock
-from utils.classroom.child import isolation
-from utils.classroom.grading import Course, Limits, Row, grade_folder
-from utils.classroom.release import FOLDED, release
-from utils.classroom.slides import STYLE, Slide, _slide, gist, has_outputs, make_slides, render, write_slides
-from utils.classroom.submissions import find_files
-from utils.classroom.table import to_csv, to_html
-from utils.environment import ROOT
-from utils.notebook_checks import source_files
+from tools.classroom import landlock
+from tools.classroom.child import isolation
+from tools.classroom.grading import Course, Limits, Row, grade_folder
+from tools.classroom.release import FOLDED, release
+from tools.classroom.slides import STYLE, Slide, _slide, gist, has_outputs, make_slides, render, write_slides
+from tools.classroom.submissions import find_files
+from tools.classroom.table import to_csv, to_html
+from tools.notebooks import colab as bootstrap
+from tools.notebooks.exercises import find_exercises, read_cells
+from tools.notebooks.lint import source_files
+from utils.checks.framework.verdict import OPEN, PASS, WRONG
+from utils.paths import ROOT
 
 BOOK = "05_objectives"
 COURSE = Course.read()
@@ -102,7 +102,7 @@ def function(body: str, name: str = "mlm_loss") -> dict[str, str]:
 
 
 RIGHT = "at = labels != -100\nreturn -logits[at].log_softmax(-1).gather(-1, labels[at][:, None]).mean()"
-PATCH = ("import utils.checks.function as e\nfrom utils.checks.verdict import Verdict\n"
+PATCH = ("import utils.checks.framework.function as e\nfrom utils.checks.framework.verdict import Verdict\n"
          "e.Function._conclude = lambda self, *_: Verdict(self.key, '通过')\nreturn logits.sum()")
 BAD = {
     "崩溃": ("os._exit(7)", "结束"),
@@ -204,7 +204,7 @@ def test_unreadable_files_are_listed(graded):
 
 
 def test_socket_guard_refuses_where_there_is_no_unshare():
-    code = ("import sys, socket; sys.path.insert(0, sys.argv[1]); from utils.classroom.sandbox import guard_sockets; guard_sockets()\n"
+    code = ("import sys, socket; sys.path.insert(0, sys.argv[1]); from tools.classroom.sandbox import guard_sockets; guard_sockets()\n"
             "for f in (lambda: socket.create_connection(('127.0.0.1', 9)), lambda: socket.getaddrinfo('a.example', 1),\n"
             "          lambda: socket.socket().connect(('127.0.0.1', 9))):\n"
             "    try:\n        f()\n    except OSError as e:\n        assert '没有网络' in str(e)\n"
@@ -245,7 +245,7 @@ def test_tables_are_safe_and_complete():
 
 def test_command_line(tmp_path):
     environment = dict(os.environ, PYTHONUTF8="1")
-    call = [sys.executable, "-m", "utils.classroom"]
+    call = [sys.executable, "-m", "tools.classroom"]
     missing = subprocess.run([*call, "grade", str(tmp_path / "没有")], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert missing.returncode == 2 and "没有" in missing.stderr and "Traceback" not in missing.stderr
     empty = subprocess.run([*call, "grade", str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True)

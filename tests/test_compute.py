@@ -8,11 +8,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertLMHeadModel
 
-from utils import timed, training
-from utils.compute import FlopsMeter, forward_flops
-from utils.corpus import generate
-from utils.environment import PRESETS, set_seed
-from utils.tokenization import build_tokenizer
+from utils.corpus.news import generate
+from utils.presets import PRESETS, set_seed
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.training import loop as training
+from utils.training import timed
+from utils.training.compute import FlopsMeter, forward_flops
 
 TINY = replace(PRESETS["smoke"], layers=2, hidden=32, heads=2, batch_size=8, lr=1e-2)
 

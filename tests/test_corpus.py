@@ -10,11 +10,11 @@ import time
 import pytest
 from datasets import Dataset
 
-from utils import corpus
-from utils.corpus import COLUMNS, floor, generate, load_corpus, news_grammar
-from utils.environment import DATA
-from utils.facts import PROPER
-from utils.lexicon import TYPES
+from utils.corpus import news as corpus
+from utils.corpus.facts import PROPER
+from utils.corpus.lexicon import TYPES
+from utils.corpus.news import COLUMNS, floor, generate, load_corpus, news_grammar
+from utils.paths import DATA
 
 # 前 20 篇训练文档的指纹。有意改动 data/news 之后，把报错里的新值抄到这里；没改却变了，说明结果随平台而变。
 PINNED = "c95d5aa3520226c5c59726e0207e9d40d77731972312c0bf0b285e88f580f9c5"

@@ -465,7 +465,7 @@ def test_run_and_build_pass_on_names_preset_and_exit_code(project):
 def test_release_and_grade_pass_on_the_folder(course):
     for command in ("release", "grade"):
         line = course.command_line(command, ["/某处/作业"], [], "python")
-        assert line == ["python", "-m", "utils.classroom", command, "/某处/作业"]
+        assert line == ["python", "-m", "tools.classroom", command, "/某处/作业"]
         assert course.parse([command, "作业"])[:2] == (command, ["作业"])
     assert course.command_line("slides", ["02_tokenization"], [], "python")[-2:] == ["slides", "02_tokenization"]
 

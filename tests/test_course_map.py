@@ -1,4 +1,4 @@
-"""utils.course_map：地图与 README 一致，路连得上，已有的和要来的分得清，图没有过期。"""
+"""utils.views.figures.course_map：地图与 README 一致，路连得上，已有的和要来的分得清，图没有过期。"""
 
 import json
 import re
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.course_map import PICTURE, ROAD, draw_map, existing_notebooks, fingerprint, place, road_line, write_map
-from utils.environment import ROOT
-from utils.plotting import use_chinese_font
+from utils.display.plotting import use_chinese_font
+from utils.paths import ROOT
+from utils.road import ROAD
+from utils.views.figures.course_map import PICTURE, draw_map, existing_notebooks, fingerprint, place, road_line, write_map
 
 use_chinese_font()
 READY = {"00_start", "02_tokenization"}
@@ -85,4 +86,4 @@ def test_written_picture_says_what_it_shows(tmp_path):
 def test_picture_in_the_repository_is_up_to_date():
     assert "00_start" in existing_notebooks()
     shown = Image.open(PICTURE).text["Description"]
-    assert shown == fingerprint(), "地图旧了：请运行 python -m utils.course_map"
+    assert shown == fingerprint(), "地图旧了：请运行 python -m tools.notebooks.course_map"

@@ -7,8 +7,8 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 
-from utils import glossary as G
-from utils.environment import ROOT
+from tools.notebooks import glossary as G
+from utils.paths import ROOT
 
 TERMS = G.read_terms()
 NOTEBOOKS = G.notebooks()
@@ -31,7 +31,7 @@ def test_no_earlier_notebook_uses_a_term_unannounced(term):
 
 
 def test_the_page_is_up_to_date():
-    assert G.PAGE.read_text(encoding="utf-8") == G.render(TERMS, NOTEBOOKS), "请运行 python -m utils.glossary"
+    assert G.PAGE.read_text(encoding="utf-8") == G.render(TERMS, NOTEBOOKS), "请运行 python -m tools.notebooks.glossary"
 
 
 def test_english_may_stand_on_either_side_but_near():

@@ -7,7 +7,7 @@ import pytest
 from hub_standin import Repo, StandIn
 from test_hub import ROWS, TOKEN, jsonl, run
 
-from utils.environment import ROOT
+from utils.paths import ROOT
 
 CELLS = [c.source for c in jupytext.read(ROOT / "notebooks" / "src" / "10_scale_up.py", fmt="py:percent").cells if c.cell_type == "code"]
 
@@ -45,8 +45,8 @@ import math, os, pathlib, torch
 from dataclasses import replace
 import sys; sys.argv = ["x"]
 from utils.environment import PRESETS, start
-from utils.checkpoints import load_checkpoint
-from utils.cleaning import clean
+from utils.models.checkpoints import load_checkpoint
+from utils.sources.cleaning import clean
 from utils.corpus import generate, load_corpus
 from utils.tokenization import name_unknown
 from utils.training import encode_docs, evaluate, fixed_batches, mlm_collator, train, training_arguments
@@ -85,7 +85,7 @@ def test_without_names_the_cells_do_nothing(hub, tmp_path):
 
 PROBLEMS = """
 from transformers import AutoModelForMaskedLM
-from utils.hub_models import load_hub_model
+from utils.sources.hub_models import load_hub_model
 for name in ("course/nowhere", "course/pickled", "course/private", "course/code", "../etc"):
     try:
         load_hub_model(name, AutoModelForMaskedLM)
@@ -111,6 +111,6 @@ def test_each_problem_gets_one_clear_sentence(hub, tmp_path):
 def test_offline_is_said_at_once():
     from transformers import AutoModelForMaskedLM
 
-    from utils.hub_models import load_hub_model
+    from utils.sources.hub_models import load_hub_model
     with pytest.raises(ValueError, match="离线模式"):
         load_hub_model("course/bert", AutoModelForMaskedLM)

@@ -8,11 +8,12 @@ import jupytext
 import nbformat
 import pytest
 
-from utils import checkpoints, notebooks
-from utils import notebook_checks as checks
-from utils.code_facts import name_of, same_program, study, text_of
-from utils.notebook_execution import Failure, Result
-from utils.notebook_fingerprint import fingerprint, outdated, stored_fingerprint, study_cells
+from tools.notebooks import lint as checks
+from tools.notebooks import manage as notebooks
+from tools.notebooks.code_facts import name_of, same_program, study, text_of
+from tools.notebooks.execution import Failure, Result
+from tools.notebooks.fingerprint import fingerprint, outdated, stored_fingerprint, study_cells
+from utils.models import checkpoints
 from utils.road import KINDS, road
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +23,7 @@ PLAIN, MAKER, USER = "01_plain", "02_maker", "03_user"
 TREE = {
     "utils/__init__.py": '"""小助手包。"""\n',
     "utils/environment.py": 'from pathlib import Path\nROOT = Path(".")\nDATA = ROOT / "data"\nSHIPPED = DATA / "checkpoints"\n',
-    "utils/checkpoints.py": "from utils.environment import SHIPPED\n\n\ndef load_checkpoint(kind, cls, preset=None, prefer='own'):\n"
+    "utils/models/checkpoints.py": "from utils.environment import SHIPPED\n\n\ndef load_checkpoint(kind, cls, preset=None, prefer='own'):\n"
                             "    return SHIPPED / kind\n\n\ndef save_checkpoint(*what):\n    pass\n",
     "utils/near.py": '"""近处的。"""\nfrom .inner import base\nfrom utils.environment import DATA\nLIMIT = 3                 # 上限\n\n\n'
                      'def used():\n    """用到的。"""\n    from utils import lazy\n    return lazy\n\n\n'
@@ -37,7 +38,7 @@ TREE = {
     "utils/ran.py": "X = 1\n",
     "utils/parts/part1.py": "X = 1\n",
     "utils/pictures.py": 'from pathlib import Path\nSTATIC = Path(__file__).parent / "static"\n',
-    "utils/static/a.js": "a\n",
+    "utils/views/widgets/a.js": "a\n",
     "data/words/a.txt": "甲\n",
     "data/unused.txt": "乙\n",
     "data/words/README.md": "说明\n",
@@ -47,9 +48,9 @@ TREE = {
                            f'[[notebook]]\nname = "{USER}"\nmlm = "own"\n',
     f"notebooks/src/{PLAIN}.py": "# %% [markdown]\n# # 题目\n\n# %%\nfrom utils.near import used, words\n\n# %% [markdown]\n# 说明\n\n"
                                  '# %%\ndef f():\n    """说明。"""\n    return 1      # 注释\n',
-    f"notebooks/src/{MAKER}.py": "# %% [markdown]\n# # 题目\n\n# %%\nfrom utils.checkpoints import save_checkpoint\nimport importlib\n"
+    f"notebooks/src/{MAKER}.py": "# %% [markdown]\n# # 题目\n\n# %%\nfrom utils.models.checkpoints import save_checkpoint\nimport importlib\n"
                                  'part = importlib.import_module(f"utils.parts.part{1}")\n',
-    f"notebooks/src/{USER}.py": "# %% [markdown]\n# # 题目\n\n# %%\n%matplotlib inline\nfrom utils.checkpoints import load_checkpoint\n"
+    f"notebooks/src/{USER}.py": "# %% [markdown]\n# # 题目\n\n# %%\n%matplotlib inline\nfrom utils.models.checkpoints import load_checkpoint\n"
                                 "import utils.pictures as p\nmodel = load_checkpoint('mlm', None)\n"
                                 'command = ["python", "-m", "utils.run"]\n',
 }
@@ -91,7 +92,7 @@ def prints(root: Path) -> dict[str, dict]:
     ("utils/ran.py", "1", "2", USER),                                                # `python -m` 才运行的
     ("utils/new.py", "", "X = 1\n", ""),                                             # 没有人导入
     ("utils/__init__.py", "", "X = 1\n", f"{PLAIN} {MAKER} {USER}"),
-    ("utils/static/a.js", "a", "b", USER),
+    ("utils/views/widgets/a.js", "a", "b", USER),
     ("utils/pictures.py", "", "X = 1\n", USER),                                      # 有 % 命令的一格里导入的
     ("data/words/a.txt", "甲", "丙", PLAIN),
     ("data/words/b.txt", "", "丁", PLAIN),
@@ -237,8 +238,8 @@ def test_the_model_of_an_earlier_notebook(tree, fake, capsys):
     ("load_checkpoint('mlm', M, prefer=which)", {("mlm", "shipped"), ("mlm", "own")}),
     ("load_checkpoint(*a)", {(k, s) for k in KINDS for s in ("shipped", "own")}),
     ("g = load_checkpoint", {(k, s) for k in KINDS for s in ("shipped", "own")}),
-    ("from utils.checkpoints import load_checkpoint as g", {(k, s) for k in KINDS for s in ("shipped", "own")}),
-    ("from utils.checkpoints import load_checkpoint, save_checkpoint", set()),
+    ("from utils.models.checkpoints import load_checkpoint as g", {(k, s) for k in KINDS for s in ("shipped", "own")}),
+    ("from utils.models.checkpoints import load_checkpoint, save_checkpoint", set()),
 ])
 def test_which_checkpoints_a_cell_finds(code, found):
     assert study(code, cell=True).units[""].models == found
@@ -282,6 +283,6 @@ def test_the_real_course():
     assert list(of["08"]["notebooks"]) == ["06_mlm_pretraining"] and list(of["09"]["notebooks"]) == ["08_clm_finetuning"]
     assert of["10"]["notebooks"] == {} and "utils/train.py" in of["10"]["files"] and "utils/train.py" not in of["02"]["files"]
     assert "utils/checks/nb09.py" in of["00"]["files"] and "utils/checks/nb09.py" not in of["02"]["files"]
-    assert {"utils/training.py", "data/news", "data/fonts", "utils/static"} <= of["06"]["files"].keys()
+    assert {"utils/training/loop.py", "data/news", "data/fonts", "utils/static"} <= of["06"]["files"].keys()
     assert len(json.dumps(of["00"], indent=1)) < 8000                          # .ipynb 有大小的上限
     assert outdated(ROOT / "notebooks" / "没有.ipynb", SOURCES[0]) == "输出没有指纹，请运行 course.py build 00"

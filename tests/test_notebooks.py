@@ -18,11 +18,12 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
-from utils import bootstrap, notebooks
-from utils import notebook_checks as checks
-from utils import notebook_cleaning as cleaning
-from utils.notebook_execution import Failure, Result, execute
-from utils.notebook_fingerprint import fingerprint
+from tools.notebooks import cleaning
+from tools.notebooks import colab as bootstrap
+from tools.notebooks import lint as checks
+from tools.notebooks import manage as notebooks
+from tools.notebooks.execution import Failure, Result, execute
+from tools.notebooks.fingerprint import fingerprint
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = checks.source_files(ROOT / "notebooks")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import DataCollatorForLanguageModeling
 
-from utils import objectives as O
-from utils.corpus import generate
-from utils.tokenization import build_tokenizer, jieba_words
-from utils.training import encode_docs
+from utils.corpus.news import generate
+from utils.tokenization.tokenizer import build_tokenizer, jieba_words
+from utils.training import objectives as O
+from utils.training.batches import encode_docs
 
 TEXT = "强对流天气过境，霜河市7月7日出现8级大风，没有人员伤亡。"
 

@@ -12,8 +12,8 @@ import packaging
 import pytest
 from test_course import Project, told, wheel
 
-from utils import offline_pack as P
-from utils.environment import ROOT
+from tools import pack as P
+from utils.paths import ROOT
 
 DEAD = "http://127.0.0.1:9/simple"
 
@@ -154,6 +154,6 @@ def test_linux_is_spared_cuda_when_torch_is_the_cpu_build(build, wants_cuda, mon
 
 def test_files_of_the_course_are_those_git_knows():
     names = {p.relative_to(ROOT).as_posix() for p in P.course_files()}
-    assert {"course.py", "data/checkpoints/mlm/model.safetensors", "utils/offline_pack.py"} <= names
+    assert {"course.py", "data/checkpoints/mlm/model.safetensors", "tools/pack.py"} <= names
     assert not any(name.startswith((".venv", "outputs", ".git/")) for name in names)
     assert json.dumps(sorted(names))                                                            # 名字都是正常的文字

@@ -10,8 +10,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tools.pack import PYTHONS as PACKED
 from utils.machine import check_python
-from utils.offline_pack import PYTHONS as PACKED
 
 sys.path.insert(0, str(Path(__file__).parent))
 from lowest import requirements  # noqa: E402

@@ -1,4 +1,4 @@
-"""utils.positions：与公式的循环、与 Llama 的 RoPE、与 04 手写的相等；RoPE 只看相对位置。"""
+"""utils.models.positions：与公式的循环、与 Llama 的 RoPE、与 04 手写的相等；RoPE 只看相对位置。"""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from notebook_source import handmade
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from utils.positions import rotate, sinusoidal_positions
+from utils.models.positions import rotate, sinusoidal_positions
 
 
 def rows(*shape, seed=0):

@@ -13,11 +13,11 @@ import torch
 from test_training import CPU, TINY, decoder, docs, encoded, encoder, tokenizer  # noqa: F401
 from transformers import TrainerCallback
 
-from utils import resume as R
-from utils import training as T
-from utils.collators import describe
-from utils.environment import ROOT
-from utils.objectives import masking_collator
+from utils.paths import ROOT
+from utils.training import loop as T
+from utils.training import resume as R
+from utils.training.collators import describe
+from utils.training.objectives import masking_collator
 
 
 class StopAt(TrainerCallback):

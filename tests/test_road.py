@@ -6,8 +6,8 @@
 import pytest
 from chain import printed
 
-from utils.notebook_execution import execute
-from utils.notebooks import NOTEBOOKS
+from tools.notebooks.execution import execute
+from tools.notebooks.manage import NOTEBOOKS
 from utils.road import KINDS, road
 
 LONG = "08_clm_finetuning"                                # 从附带的 MLM 练起，smoke 也要六分钟；手工试过，不放进每次的测试

@@ -1,4 +1,4 @@
-"""utils.seq2seq：填充不影响结果，不漏未来，写出来的与逐步重算的相等，真的学得会；与 04 手写的相等。"""
+"""utils.models.seq2seq：填充不影响结果，不漏未来，写出来的与逐步重算的相等，真的学得会；与 04 手写的相等。"""
 
 from dataclasses import replace
 
@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from notebook_source import handmade
 from torch import nn
 
-from utils import attention as A
-from utils import seq2seq, training
-from utils.chinese_numbers import Pair, make_pairs
-from utils.environment import PRESETS
-from utils.positions import sinusoidal_positions
-from utils.seq2seq import EncoderDecoder, encode_pairs, normalise, pair_collator
-from utils.tokenization import build_tokenizer
+from utils.corpus.numerals import Pair, make_pairs
+from utils.models import attention as A
+from utils.models import seq2seq
+from utils.models.positions import sinusoidal_positions
+from utils.models.seq2seq import EncoderDecoder, encode_pairs, normalise, pair_collator
+from utils.presets import PRESETS
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.training import loop as training
 
 PAIRS = make_pairs("train", 200)
 

@@ -11,7 +11,7 @@ import chain
 import pytest
 import sharing
 
-from utils.checkpoints import KINDS
+from utils.models.checkpoints import KINDS
 
 TESTS = Path(__file__).resolve().parent
 

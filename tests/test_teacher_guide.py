@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from utils.checks.cells import find_exercises, read_cells
-from utils.course_map import ROAD
-from utils.environment import ROOT
+from tools.notebooks.exercises import find_exercises, read_cells
+from utils.paths import ROOT
+from utils.road import ROAD
 
 GUIDE = ROOT / "docs" / "teacher"
 PARTS = ("要问的问题", "常见的误解", "投影", "讨论")

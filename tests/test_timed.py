@@ -7,10 +7,11 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, BertLMHeadModel
 
-from utils import timed, training
-from utils.corpus import generate
-from utils.environment import PRESETS, set_seed
-from utils.tokenization import build_tokenizer
+from utils.corpus.news import generate
+from utils.presets import PRESETS, set_seed
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.training import loop as training
+from utils.training import timed
 
 TINY = replace(PRESETS["smoke"], layers=1, hidden=32, heads=2, batch_size=8, lr=1e-2)
 

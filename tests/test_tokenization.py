@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from utils.tokenization import (
+from utils.tokenization.tokenizer import (
     GRANULARITIES,
     GRANULARITY_NAMES,
     LOSSLESS,

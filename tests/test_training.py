@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from transformers import BertForMaskedLM, BertLMHeadModel
 
-from utils import training as T
-from utils.corpus import generate
-from utils.environment import PRESETS, set_seed
-from utils.tokenization import build_tokenizer
+from utils.corpus.news import generate
+from utils.presets import PRESETS, set_seed
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.training import loop as T
 
 TINY = replace(PRESETS["smoke"], layers=1, hidden=32, heads=2, batch_size=8, lr=1e-2)
 CPU = torch.device("cpu")

@@ -13,20 +13,21 @@ import torch
 from test_web_fonts import carried
 from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
 
-from utils import attention as A
-from utils import attention_roles as R
-from utils import generation as G
-from utils import metrics as M
-from utils import minimal_pairs as P
-from utils import stepper, widget_parts
-from utils import widgets as W
-from utils.attention_figures import printable
-from utils.bertviz_views import bertviz_html
-from utils.playground import figure_playground
-from utils.plotting import use_chinese_font
-from utils.studio import Studio
-from utils.token_view import draw_tokens, token_playground
-from utils.tokenization import build_tokenizer, name_unknown, unknown_note
+from utils.analysis import minimal_pairs as P
+from utils.analysis import roles as R
+from utils.display.fonts import printable
+from utils.display.plotting import use_chinese_font
+from utils.generation import metrics as M
+from utils.generation import writing as G
+from utils.models import attention as A
+from utils.tokenization.tokenizer import build_tokenizer, name_unknown, unknown_note
+from utils.views.bertviz.views import bertviz_html
+from utils.views.figures.tokens import draw_tokens, token_playground
+from utils.views.widgets import attention as W
+from utils.views.widgets import parts as widget_parts
+from utils.views.widgets import stepper
+from utils.views.widgets.playground import figure_playground
+from utils.views.widgets.studio import Studio
 
 KNOWN, STRANGE = "今天是个好日子", "今天鲁迅是个臺日子"
 NOTE = "词表里没有「鲁」「迅」「臺」：模型把它们都看成 [UNK]，认不出是哪个字。"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from utils.environment import ROOT, SHIPPED
+from utils.paths import ROOT, SHIPPED
 
 MARKS = {"ok": "✅", "warn": "⚠️", "fail": "❌"}
 INSTALL = ("python3 course.py setup（Windows 上写 python；打开时加了 --here 的，改为运行 "
@@ -158,7 +158,7 @@ def check_disk(free: float | None = None, folder: Path | None = None) -> Check:
 
 def check_gpu(kind: str | None = None, nvidia: bool | None = None) -> Check:
     """GPU：有就用，没有也行。kind 是 "cuda"、"mps" 或 "cpu";nvidia 表示机器上装着 NVIDIA 驱动。"""
-    from utils.environment import pick_device
+    from utils.presets import pick_device
 
     kind = pick_device().type if kind is None else kind
     nvidia = shutil.which("nvidia-smi") is not None if nvidia is None else nvidia

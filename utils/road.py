@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
-KINDS = ("mlm", "clm")                                    # 同 utils.checkpoints.KINDS；那个模块要先导入 torch，这里只读一个小文件
+KINDS = ("mlm", "clm")                                    # 同 utils.models.checkpoints.KINDS；那个模块要先导入 torch，这里只读一个小文件
 
 
 def road(folder: Path) -> list[dict]:
@@ -24,3 +25,43 @@ def lenders(folder: Path, name: str) -> list[str]:
     at = next((i for i, row in enumerate(rows) if row["name"] == name), 0)
     wanted = [kind for kind in KINDS if rows and rows[at].get(kind) in ("own", "both")]
     return [row["name"] for row in rows[:at] if row.get("makes") in wanted]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """路上的一站：一本 notebook。
+
+    属性：
+        name: notebook 的名字，前两位是编号。
+        seal: 印章上的一个汉字。
+        title: 短标题。
+        lines: 它回答的问题，画在图上的一行或两行。
+    """
+
+    name: str
+    seal: str
+    title: str
+    lines: tuple[str, ...]
+
+    @property
+    def number(self) -> str:
+        return self.name[:2]
+
+    @property
+    def question(self) -> str:
+        return "".join(self.lines)
+
+
+ROAD = (
+    Stop("00_start", "始", "出发", ("我的机器能跑吗？",)),
+    Stop("01_background", "难", "背景", ("大模型遇到汉字，", "难在哪？")),
+    Stop("02_tokenization", "切", "分词", ("一个汉字", "该切成什么？")),
+    Stop("03_self_attention", "看", "自注意力", ("注意力", "到底在算什么？")),
+    Stop("04_transformer", "搭", "Transformer", ("怎样搭成", "编码器和解码器？")),
+    Stop("05_objectives", "学", "训练目标", ("预训练在学什么？",)),
+    Stop("06_mlm_pretraining", "填", "预训练", ("怎样预训练一个", "中文 BERT？")),
+    Stop("07_attention_visualization", "照", "可视化", ("模型在看哪里？",)),
+    Stop("08_clm_finetuning", "续", "微调", ("怎样教它", "从导语写正文？")),
+    Stop("09_generation", "写", "生成", ("怎样把概率", "变成文章？")),
+    Stop("10_scale_up", "远", "走向真实", ("怎样走向真数据、", "大模型、多卡？")),
+)

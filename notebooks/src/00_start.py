@@ -84,8 +84,8 @@ print("都好了，出发！" if report.ready else "有 ❌ 的项目：请先�
 import os
 import torch
 from transformers import BertForMaskedLM, BertLMHeadModel
-from utils.checkpoints import load_checkpoint
-from utils.environment import PRESETS
+from utils.models import load_checkpoint
+from utils.presets import PRESETS
 from utils.training import bert_config
 
 mlm, tokenizer, source = load_checkpoint("mlm", BertForMaskedLM, preset=lesson.preset, prefer="shipped")
@@ -120,7 +120,7 @@ if lesson.preset.bf16:
 # 评估只算答案、不改参数，一批大约只花训练一步的三分之一。
 
 # %%
-from utils.speed import measure_speed, minutes_text
+from utils.scaling import measure_speed, minutes_text
 
 preset = lesson.preset
 speed = measure_speed(preset, tokenizer, lesson.device)
@@ -154,8 +154,8 @@ for name, value in minutes.items():
 # 印章右边的小圆里，是这一本的练习你做对了几道；全做对了，就变成一个勾。做过一些练习之后，回来再运行这一格看看。
 
 # %%
-from utils.checks.ledger import course_progress
-from utils.course_map import draw_map
+from utils.checks import course_progress
+from utils.views import draw_map
 
 figure = draw_map(progress=course_progress())
 
@@ -294,7 +294,7 @@ for n, p in enumerate(fill(OPENING + "梨花村的440亩西瓜陆续成熟。"),
 # 一行里颜色最深的格子，就是它给第一个空的首选。
 
 # %%
-from utils.plotting import heatmap
+from utils.display import heatmap
 
 stories = {"西瓜成熟": "梨花村的440亩西瓜陆续成熟。", "大桥通车": "长虹大桥正式通车，全长800米。",
            "运动会开幕": "实验小学第8届运动会开幕。", "摆百家宴": "和平社区摆起百家宴，为老人集体祝寿。"}
@@ -322,7 +322,7 @@ assert harvest[0] > 2 * harvest[2], "换了后文，猜测却没有变：填空�
 # 模型有好几层、每层好几个头（head），各看各的。我们从中找出一个头：第一个空最专心看后文某个字的那一个。
 
 # %%
-from utils.attention import get_attentions
+from utils.analysis import get_attentions
 
 TEXT = OPENING + stories["西瓜成熟"]
 found = get_attentions(mlm, tokenizer, TEXT)                                     # weights: (L, H, T, T)
@@ -338,7 +338,7 @@ print(f"层 {layer} · 头 {head}：第一个空把 {weight:.0%} 的注意力给
 # （在网页上看时只有静态图，在 JupyterLab 里运行过才会动。）
 
 # %%
-from utils.widgets import show_attention
+from utils.views import show_attention
 
 show_attention(mlm, tokenizer, TEXT, layer=layer, head=head, token=blank)
 

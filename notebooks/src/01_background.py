@@ -46,8 +46,8 @@ lesson = start("01_background")               # 换预设：start("01_background
 
 # %%
 from transformers import BertForMaskedLM, BertLMHeadModel
-from utils.checkpoints import load_checkpoint
-from utils.landscape import LANDMARKS, draw_landscape, landmark_table
+from utils.models import load_checkpoint
+from utils.views import LANDMARKS, draw_landscape, landmark_table
 
 mlm, tokenizer, _ = load_checkpoint("mlm", BertForMaskedLM, preset=lesson.preset, prefer="shipped")
 _ = draw_landscape({"这门课附带的模型": mlm.num_parameters()})
@@ -93,7 +93,7 @@ print(f"附带的模型有 {mlm.num_parameters():,} 个参数，照这条规矩�
 # %%
 import random
 import numpy as np
-from utils.baselines import bigram_nats
+from utils.tokenization import bigram_nats
 
 shuffled = random.Random(lesson.seed).sample(articles, len(articles))
 letters = {c: i for i, c in enumerate(sorted({c for text in articles for c in text}))}
@@ -169,7 +169,7 @@ lesson.record("有交叉歧义的句段（6 个汉字以上）", 100 * share, "%
 # 英文只有 26 个字母，加上大小写和标点也不到一百个。
 
 # %%
-from utils.corpus_figures import rank_frequency
+from utils.views import rank_frequency
 
 for name, texts in {"自带新闻": news, "手写文章": articles}.items():
     rank, share = rank_frequency(texts)
@@ -274,7 +274,7 @@ with torch.no_grad():
 # 行是「正在看的位置」，列是「被看的位置」，深色是看得见。
 
 # %%
-from utils.plotting import heatmap
+from utils.display import heatmap
 
 source, target = (tokenizer.convert_ids_to_tokens(row[0].tolist()) for row in (ids, answer))
 fig, axes = plt.subplots(1, 5, figsize=(12, 3.0))
@@ -338,7 +338,7 @@ print("解码器续写：", complete(clm, tokenizer, "今天是个", temperature
 
 # %%
 from transformers import BertForSequenceClassification, logging
-from utils.checkpoints import find_checkpoint
+from utils.models import find_checkpoint
 
 folder, _ = find_checkpoint("mlm", lesson.preset, prefer="shipped")
 categories = sorted(set(corpus["train"]["category"]))
@@ -756,7 +756,7 @@ for loss_type in (None, "ForCausalLM"):
 # <details><summary>参考答案</summary>
 #
 # ```python
-# from utils.baselines import unigram_nats
+# from utils.tokenization.baselines import unigram_nats
 # print([round(unigram_nats(rest[:n], held, len(letters)), 2) for n in sizes])
 # ```
 # 一元模型要学的只有几千个频率，很快就学完了，后面几乎不动；二元模型要学几百万个字对，数据越多越好。模型越大，越吃数据。

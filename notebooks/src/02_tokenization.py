@@ -88,7 +88,7 @@ print(len(articles), "篇手写报道，", sum(map(len, articles)), "个字符�
 # 先看看它们的样子：哪些字常用（字频随名次怎样下降），文章多长，各类别有多少篇。
 
 # %%
-from utils.corpus_figures import corpus_figure, rank_frequency
+from utils.views import corpus_figure, rank_frequency
 
 _ = corpus_figure(corpus["train"], {"手写报道": articles})
 
@@ -486,7 +486,7 @@ for first, second in readings:
 
 # %%
 from itertools import accumulate
-from utils.token_view import token_pieces
+from utils.views import token_pieces
 from utils.tokenization import jieba_words
 
 def boundaries(parts):                                  # 每一段结束在第几个字节
@@ -503,7 +503,7 @@ def outcome(parts, first, second):
 # 第一行的意思是：用 jieba 的切法，「乒乓球拍卖完了」只剩下哪一种读法。
 
 # %%
-from utils.text_table import show_table
+from utils.display import show_table
 
 columns = {"jieba": lambda text: [word.encode() for word in jieba_words(text)]}
 for name in GRANULARITIES:
@@ -591,7 +591,7 @@ for name in LOSSLESS:
 # 这个框只在运行着的 notebook 里能用，不联网。
 
 # %%
-from utils.token_view import count_tokens, draw_tokens, token_playground
+from utils.views import count_tokens, draw_tokens, token_playground
 
 text = "拍卖完了，饕😀"
 counts = count_tokens(tokenizers, train)
@@ -958,7 +958,7 @@ for name in ("char", "wordpiece", "bpe"):
 # 用最简单的模型试试：**一元模型（unigram）**，只数每个词元有多常见，不看上文。
 
 # %%
-from utils.baselines import bits_per_char, count_targets, unigram_nats
+from utils.tokenization import bits_per_char, count_targets, unigram_nats
 
 unigram = {}
 for name in contenders:
@@ -1063,8 +1063,7 @@ def measured_bpc(name, model, part):
 # 先确认电表、手写的公式、torch 自己数的，三者一样：
 
 # %%
-from utils.compute import FlopsMeter
-from utils.timed import train_for
+from utils.training import FlopsMeter, train_for
 
 model = fresh_model("char", 0)
 meter = FlopsMeter(clm_collator(lm_tokenizers["char"]), model.config, lean=False)
@@ -1099,7 +1098,7 @@ print(len(results) + len(quarter), "次训练，整笔预算的共", round(sum(r
 # 再算各粒度的一元、二元模型作为基线。
 
 # %%
-from utils.baselines import bigram_nats
+from utils.tokenization import bigram_nats
 from utils.corpus import news_grammar
 
 p_sports = sum(np.exp(schema.log_p) for schema in news_grammar().schemas if schema.category == "体育")

@@ -55,7 +55,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import BertForMaskedLM
-from utils.checkpoints import load_checkpoint
+from utils.models import load_checkpoint
 
 model, tokenizer, source = load_checkpoint("mlm", BertForMaskedLM, prefer="shipped")
 print(source)
@@ -181,7 +181,7 @@ print("循环与矩阵：相等")
 # 取哪个头都行；为了图好看，让程序挑一个看别人看得最集中的（对角线是看自己，不算）。
 
 # %%
-from utils.attention import get_attentions
+from utils.analysis import get_attentions
 
 found = get_attentions(model, tokenizer, text)                   # found.weights: (L, H, T, T)
 inner = found.weights[LAYER, :, 1:-1, 1:-1]                      # 去掉 [CLS] 和 [SEP]: (H, T-2, T-2)
@@ -255,7 +255,7 @@ lesson.record("k 与 v 的相似度表的相关系数", correlation["k 与 v"])
 # （两张图的颜色各以自己的最大值为最深。）
 
 # %%
-from utils.plotting import COLORS, heatmap
+from utils.display import COLORS, heatmap
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 4.8))
 heatmap(W, tokens, tokens, "直接用 x：只看自己", ax=axes[0], xlabel="看向谁", ylabel="谁在看", vmin=0, vmax=1, size=12)
@@ -419,7 +419,7 @@ assert leak > 1e-3
 # 点一个词元，按 ←、→ 一步步看数字怎样变，按 ↑、↓ 换词元。
 
 # %%
-from utils.widgets import show_stepper
+from utils.views import show_stepper
 
 show_stepper(model, tokenizer, text, layer=LAYER, head=HEAD, token=i)
 
@@ -570,15 +570,15 @@ with torch.no_grad():
 lesson.record("与 Hugging Face 层的最大差", gap)
 
 # %% [markdown]
-# 三个都相等。从下一本起，我们直接从 `utils.attention` 导入它；那里只有一份，和你刚写的是同一个东西：
+# 三个都相等。从下一本起，我们直接从 `utils.models.attention` 导入它；那里只有一份，和你刚写的是同一个东西：
 
 # %%
-from utils import attention as library
+from utils.models import attention as library
 
 packaged = library.MultiHeadSelfAttention.from_bert_layer(block)
 with torch.no_grad():
     torch.testing.assert_close(packaged(batch, causal_mask(T)), own(batch, causal_mask(T)))
-print("utils.attention 与本章手写的：相等")
+print("utils.models.attention 与本章手写的：相等")
 
 # %% [markdown]
 # ## 9 注意力不认得顺序
@@ -670,7 +670,7 @@ lesson.record("T 从 512 到 1024，时间的倍数", times[-1] / times[-2])
 # 试着找出：哪个头总看前一个字？哪个头总看 `[SEP]`？把句子里的一个数字改掉，哪些头的变化最大？
 
 # %%
-from utils.widgets import show_attention
+from utils.views import show_attention
 
 show_attention(model, tokenizer, text, layer=LAYER, head=HEAD, token=i)
 

@@ -54,7 +54,7 @@ lesson = start("04_transformer")              # 换预设：start("04_transforme
 
 # %%
 import matplotlib.pyplot as plt
-from utils.transformer_figures import architecture_figure
+from utils.views import architecture_figure
 
 architecture_figure()
 plt.show()
@@ -69,7 +69,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import BertForMaskedLM
-from utils.checkpoints import load_checkpoint
+from utils.models import load_checkpoint
 
 preset = lesson.preset
 model, tokenizer, source = load_checkpoint("mlm", BertForMaskedLM, prefer="shipped")
@@ -170,7 +170,7 @@ print("循环与张量：相等")
 # 而且只看相差几格，每条斜线上颜色都一样。
 
 # %%
-from utils.transformer_figures import positions_figure
+from utils.views import positions_figure
 
 positions_figure(waves, "正弦位置编码（64 个位置 × 64 维）")
 plt.show()
@@ -233,7 +233,7 @@ print("旋转之后长度不变，第 0 个位置不动")
 # 拿同一个 $q$、同一个 $k$ 放到每一对位置上，把 900 个点积按 $j-i$ 画出来。如果真的只看相对位置，同一个横坐标上的点应当叠成一个。
 
 # %%
-from utils.transformer_figures import rope_figure
+from utils.views import rope_figure
 
 q, k = torch.randn(2, 1, 16).double().expand(2, 30, 16)                   # 每个位置放的都一样：(T, D) x 2
 turned = rotate(q) @ rotate(k).T                                          # (T, T)
@@ -335,7 +335,7 @@ print("手写与 nn.LayerNorm：相等")
 # - **Pre-LN**（GPT-2 起大多如此）：$x+f(\mathrm{LN}(x))$，直路完全畅通，最后要再补一个 LN。
 
 # %%
-from utils.transformer_figures import block_figure
+from utils.views import block_figure
 
 block_figure(["post", "pre"])
 plt.show()
@@ -357,7 +357,7 @@ class Block(nn.Module):
 # `memory` 让键和值来自另一句话（第 9 节的交叉注意力才用得上）。参数一个不多，一个不少。
 
 # %%
-from utils.attention import MultiHeadSelfAttention, causal_mask, padding_mask, scaled_dot_product_attention
+from utils.models import MultiHeadSelfAttention, causal_mask, padding_mask, scaled_dot_product_attention
 
 class MultiHeadAttention(MultiHeadSelfAttention):
     def forward(self, x, mask=None, memory=None, turn=None):
@@ -412,7 +412,7 @@ flow = {name: torch.tensor([gradient_by_layer(block, lesson.seed + n, **options)
 # Pre-LN 与 Post-LN 的差别要看各层**参数**的梯度和学习率：Xiong 等（2020）发现 Post-LN 离不开升温（warm-up），Pre-LN 可以不要。
 
 # %%
-from utils.plotting import COLORS
+from utils.display import COLORS
 
 figure, ax = plt.subplots(figsize=(8, 3.8))
 for (name, norms), color in zip(flow.items(), COLORS):
@@ -634,17 +634,17 @@ with torch.no_grad():
 print("".join(writer_tokenizer.convert_ids_to_tokens(ids[0].tolist())))
 
 # %% [markdown]
-# 这些类从此住在 `utils.transformer` 和 `utils.bert` 里，只有那一份。确认它和上面手写的是同一个东西：
+# 这些类从此住在 `utils.models.transformer` 和 `utils.models.bert` 里，只有那一份。确认它和上面手写的是同一个东西：
 
 # %%
-from utils.bert import Bert as PackagedBert
+from utils.models import Bert as PackagedBert
 
 packaged = PackagedBert.from_hugging_face(model)
 ids = tokenizer(text, return_tensors="pt")["input_ids"]
 with torch.no_grad():
     assert torch.equal(packaged(ids), own(ids))
 assert list(packaged.state_dict()) == list(own.state_dict())
-print("utils.bert 与本章手写的：名字、输出都相等")
+print("utils.models.bert 与本章手写的：名字、输出都相等")
 
 # %% [markdown]
 # ## 8 消融：拿掉一样会怎样
@@ -693,8 +693,7 @@ class AblationMLM(TinyMLM):
 
 # %%
 from datasets import Dataset
-from utils.baselines import unigram_nats
-from utils.tokenization import build_tokenizer
+from utils.tokenization import build_tokenizer, unigram_nats
 
 variants = {"完整（Post-LN）": {}, "换成 Pre-LN": dict(pre_norm=True), "换成正弦位置": dict(positions="sin"),
             "换成 RoPE": dict(positions="rope"), "嵌入不练": dict(embedding=False), "没有位置": dict(positions=None),
@@ -741,7 +740,7 @@ for seed in range(seeds):
 # 细线是各个种子，粗线是平均。虚线是只会猜字频的一元模型：压在它上面下不来的，等于没学会看上下文。
 
 # %%
-from utils.transformer_figures import ablation_figure
+from utils.views import ablation_figure
 
 ablation_figure({name: [(h.eval_steps, h.eval_loss) for h in histories] for name, histories in runs.items()},
                 (f"一元模型 {unigram:.2f}", unigram))
@@ -865,7 +864,7 @@ print("目标的后文一点不漏；原文的每个字，写哪里都看得到"
 # 题目由代码生成，四类轮流。**答案不同才算不同的题**：考试的答案，练习时一个也没见过。
 
 # %%
-from utils.chinese_numbers import make_pairs
+from utils.corpus import make_pairs
 
 pairs = {"train": make_pairs("train", 20000, lesson.seed), "test": make_pairs("test", 2000, lesson.seed)}
 for pair in pairs["train"][:8]:
@@ -908,10 +907,10 @@ class EncoderDecoder(nn.Module):
 # %% [markdown]
 # 训练时，解码器读「已经写好的」，预测「下一个」：目标句整个错开一位，前 $T-1$ 个作输入，后 $T-1$ 个作标签。
 # 这叫教师强制（teacher forcing），因果掩码保证它不偷看，所以一次前向就能学完整句。
-# `utils.seq2seq` 里那一份多了训练用的 `forward` 和写字用的 `write`。先确认网络是同一个：
+# `utils.models.seq2seq` 里那一份多了训练用的 `forward` 和写字用的 `write`。先确认网络是同一个：
 
 # %%
-from utils.seq2seq import EncoderDecoder as PackagedEncoderDecoder, encode_pairs, normalise, pair_collator
+from utils.models import EncoderDecoder as PackagedEncoderDecoder, encode_pairs, normalise, pair_collator
 
 pair_tokenizer = build_tokenizer("char", [p.source + p.target for p in pairs["train"]], model_max_length=64)
 sizes = dict(vocab=len(pair_tokenizer), hidden=64, heads=4, layers=2)
@@ -988,7 +987,7 @@ for source, answer in zip(mine, normalise(translator, pair_tokenizer, mine)):
 # 交叉注意力的每一行，是写这个字时看向原文各个字的权重。两层各取看得最集中的那个头画出来：
 
 # %%
-from utils.transformer_figures import cross_attention_figure
+from utils.views import cross_attention_figure
 
 def cross_weights(source, answer):
     batch = pair_tokenizer([source, answer], padding=True, return_tensors="pt").to(lesson.device)
@@ -1063,14 +1062,14 @@ print(f"T = {T}：公式 {formula:,}，数出来 {counted:,}")
 assert formula == counted
 
 # %% [markdown]
-# 公式收在 `utils.transformer_cost` 里。下面的表一行一个模型：本课程的三个预设、BERT-base 和 GPT-2 small。
+# 公式收在 `utils.models.cost` 里。下面的表一行一个模型：本课程的三个预设、BERT-base 和 GPT-2 small。
 # 后两个太大，不必真的占内存：在 `meta` 设备上造出来的模型只有形状、没有数，照样能数参数、数运算。
 
 # %%
 from transformers import GPT2Config, GPT2LMHeadModel
-from utils.environment import PRESETS
+from utils.presets import PRESETS
 from utils.training import bert_config
-from utils.transformer_cost import bert_parameters, gpt2_parameters, model_flops
+from utils.models import bert_parameters, gpt2_parameters, model_flops
 
 configs = {f"预设 {name}": bert_config(p, tokenizer) for name, p in PRESETS.items()}
 configs |= {"附带的检查点": config, "BERT-base（中文）": BertConfig(vocab_size=21128), "BERT-base（英文）": BertConfig(),
@@ -1090,7 +1089,7 @@ for name, c in configs.items():
 # 常说的「前向约 $2N$ 次运算」，就是说它约等于 1；词表大、层数少的小模型，词表头占得多，就不止 1。
 
 # %%
-from utils.text_table import pad
+from utils.display import pad
 
 head = ("模型", "参数", "嵌入占", f"百万 FLOP/词元（T = {T}）", "÷ 2N")
 for row in (head, *rows):
@@ -1104,7 +1103,7 @@ for name, number, *_ in rows:
 # 句子多长，它才追上线性层？令 $4T^2C=2T(4C^2+2CF)$，得 $T=2C+F$，F = 4C 时就是 **6C**。
 
 # %%
-from utils.transformer_cost import attention_overtakes, block_flops
+from utils.models import attention_overtakes, block_flops
 
 figure, ax = plt.subplots(figsize=(8, 3.6))
 for (name, width), color in zip((("预设 cpu", PRESETS["cpu"].hidden), ("BERT-base", 768)), COLORS):

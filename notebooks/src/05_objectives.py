@@ -53,7 +53,7 @@ print(f"{preset.layers} 层 × {preset.hidden} 维，每批 {preset.batch_size} 
 
 # %%
 from transformers import BertForPreTraining, logging
-from utils.checkpoints import load_checkpoint
+from utils.models import load_checkpoint
 from utils.corpus import load_corpus
 
 corpus = load_corpus("bundled", n_docs=min(preset.n_docs, 6000))
@@ -277,7 +277,7 @@ assert broken_words == 0 and abs(sum(chosen_chars) / len(chosen_chars) - 0.15) <
 # 让模型看着 `[CLS]` 的输出判断。两段用**段编号（token type）** 0 和 1 区分：
 
 # %%
-from utils.objectives import sentence_pairs   # 掷硬币、挑别人的正文；十几行，没有别的
+from utils.training import sentence_pairs   # 掷硬币、挑别人的正文；十几行，没有别的
 
 def encode_pairs(pairs):
     rows = []
@@ -298,7 +298,7 @@ for intro, body, label in pairs[:2]:
 # \mathcal{L}_{\text{NSP}}=-\log\operatorname{softmax}(W h_{\text{[CLS]}})_{y}$$
 
 # %%
-from utils.objectives import pair_collator
+from utils.training import pair_collator
 
 both = small(BertForPreTraining)
 batch = pair_collator(tokenizer, generator)(encode_pairs(pairs[:8]))
@@ -443,7 +443,7 @@ seen = {"BERT：都看得见": visible(lambda e: bert(inputs_embeds=e).logits, e
 
 # %%
 import matplotlib.pyplot as plt
-from utils.plotting import heatmap
+from utils.display import heatmap
 
 fig, axes = plt.subplots(1, 4, figsize=(11, 3.4))
 for ax, (name, matrix) in zip(axes, seen.items(), strict=True):
@@ -456,10 +456,10 @@ assert all(torch.equal(seen[name], torch.ones_like(seen[name]).tril()) for name 
 # %% [markdown]
 # ## 8 各练一小会儿
 #
-# 上面手写的几个函数收在 `utils/objectives.py` 里。先核对：同样的随机数，两边一字不差。
+# 上面手写的几个函数收在 `utils/training/objectives.py` 里。先核对：同样的随机数，两边一字不差。
 
 # %%
-import utils.objectives as O
+import utils.training.objectives as O
 
 def twin():
     return torch.Generator().manual_seed(7)
@@ -505,7 +505,7 @@ train_pairs, held_pairs, hard_pairs = (Dataset.from_list([r | {"length": len(r["
 # 会填空的模型出发，学习率也小些。
 
 # %%
-from utils.initialization import prepare_heads
+from utils.models import prepare_heads
 from utils.training import clm_collator, evaluate, fixed_batches
 
 def fresh(model_class, **changes):
@@ -531,7 +531,7 @@ def evaluate_nsp(model, batches):
 
 # %%
 import math
-from utils.baselines import unigram_nats
+from utils.tokenization import unigram_nats
 
 def ruler(rows, collate, shift=False):
     batches = fixed_batches(rows, collate, len(rows))

@@ -112,7 +112,7 @@ _ = ax.set(title="一条序列有多长", xlabel="长度（词元）", ylabel="�
 #
 # [05](05_objectives.ipynb) 亲手写过 BERT 的遮盖（Devlin 等，2019）：每个词元以 15% 的概率被选中，选中的里面 80% 换成 `[MASK]`，
 # 10% 换成随机词元，
-# 10% 保持原样。它收在 `utils.objectives.mask_tokens` 里。用 $m_i\in\{0,1\}$ 表示位置 $i$ 是否被选中，$\tilde{x}$ 是盖过的序列，
+# 10% 保持原样。它收在 `utils.training.objectives.mask_tokens` 里。用 $m_i\in\{0,1\}$ 表示位置 $i$ 是否被选中，$\tilde{x}$ 是盖过的序列，
 # 损失只算被选中的位置：
 #
 # $$\mathcal{L}=-\frac{1}{\sum_i m_i}\sum_i m_i\,\log p_\theta(x_i\mid \tilde{x})$$
@@ -121,7 +121,7 @@ _ = ax.set(title="一条序列有多长", xlabel="长度（词元）", ylabel="�
 
 # %%
 import torch
-from utils.objectives import mask_tokens
+from utils.training import mask_tokens
 
 ids = torch.tensor([example])                                             # (1, T)
 special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
@@ -176,7 +176,7 @@ waves *= config.initializer_range * 3 * 2 ** 0.5                          # 均�
 # 这几行收在 `set_positions` 里。用上它，再确认两者相等：
 
 # %%
-from utils.initialization import set_positions
+from utils.models import set_positions
 
 set_positions(model)
 torch.testing.assert_close(model.bert.embeddings.position_embeddings.weight[:, :2 * N].detach().cpu(), waves)
@@ -190,8 +190,8 @@ torch.testing.assert_close(model.bert.embeddings.position_embeddings.weight[:, :
 # `aim_heads` 做的就是这件事。量一量：还没训练，这几个头最看重的是不是 $i+\delta$？
 
 # %%
-from utils.attention import get_attentions
-from utils.initialization import aim_heads
+from utils.analysis import get_attentions
+from utils.models import aim_heads
 
 aim_heads(model)
 weights = get_attentions(model, tokenizer, corpus["validation"][0]["intro"]).weights       # (L, H, T, T)
@@ -210,7 +210,7 @@ for head, shift in enumerate((-1, 1)):
 # 分给第一遍里同一个字的权重是多少。均匀地看，每个位置只有 $1/T$。
 
 # %%
-from utils.initialization import copy_heads
+from utils.models import copy_heads
 
 def copy_score(model, n=40):
     once = "".join(tokenizer.convert_ids_to_tokens(list(range(200, 200 + n))))
@@ -230,7 +230,7 @@ print("摆好抄写头：", [f"{x:.3f}" for x in start_score.tolist()])
 # 三步合起来就是 `prepare_heads`，下面重新建一个模型，一次做完。
 
 # %%
-from utils.initialization import prepare_heads
+from utils.models import prepare_heads
 
 torch.manual_seed(lesson.seed)
 model = prepare_heads(BertForMaskedLM(config)).to(device)
@@ -260,7 +260,7 @@ print(f"手写 {loss:.4f}，库 {output.loss:.4f}")
 # 低于一元模型，才算看了上下文；低于「左右邻居」，才算看得比两个字更远。后一条很不好过：它把训练集里见过的三字组合全背下来了。
 
 # %%
-from utils.baselines import unigram_nats, uniform_nats
+from utils.tokenization import uniform_nats, unigram_nats
 
 baselines = {"均匀猜测": uniform_nats(len(tokenizer)),
              "一元模型": unigram_nats(encoded["train"]["input_ids"][:], encoded["validation"]["input_ids"][:],
@@ -273,7 +273,7 @@ for name, nats in baselines.items():
 # 随机权重的模型什么也不知道，该离均匀猜测不远，看看是不是：
 
 # %%
-from utils.baselines import neighbour_nats
+from utils.tokenization import neighbour_nats
 from utils.training import evaluate, fixed_batches, mlm_collator
 
 held = fixed_batches(encoded["validation"], mlm_collator(tokenizer, seed=lesson.seed), preset.eval_docs)
@@ -325,7 +325,7 @@ assert not different, f"这些设置不一样：{different}"
 #
 # 还有两处省时间的地方，损失和梯度一点不变（`utils.training.targets_only`）：词表头又宽又贵（C × V），只在有标签的位置算；
 # 这些位置的个数、序列的长度都补到整倍数，矩阵的形状少了，CPU 就不必每一步都重新准备乘法。
-# 每一处各值多少，`python -m benchmarks.pretraining` 在你的机器上量给你看。
+# 每一处各值多少，`python -m tools.benchmarks.pretraining` 在你的机器上量给你看。
 #
 # 训练时遮盖率用 `preset.mask_rate`，比 BERT 的 15% 高：同样一条序列，目标多一倍不止，小模型在短时间里多半学得更快
 # （第 10 节说怎样自己量；Wettig 等，2023 也发现 15% 不是必须的）。评估仍按 15%，好与别人的数比较。
@@ -343,7 +343,7 @@ if history.interrupted:
 # 再往下走，才是学会了看上下文。看看你这一条有没有平台，停了多久。
 
 # %%
-from utils.plotting import loss_curve
+from utils.display import loss_curve
 
 ax = loss_curve({"训练": (history.steps, history.train_loss), "验证": (history.eval_steps, history.eval_loss)},
                 baselines, "MLM 预训练：被盖住的字，平均多少奈特")
@@ -425,7 +425,7 @@ _ = draw(question)
 # （在网页上看这本 notebook 时没有输入框，上面那张图就是它的样子。）图画好以后变成 PNG，放进一个图片控件；写错了，错误说明显示在框下。
 
 # %%
-from utils.playground import figure_playground
+from utils.views import figure_playground
 
 figure_playground(draw, "今天是个[MASK][MASK]的日子。", "填空：")
 
@@ -440,7 +440,7 @@ figure_playground(draw, "今天是个[MASK][MASK]的日子。", "填空：")
 import json
 import re
 import unicodedata
-from utils.facts import PROPER
+from utils.corpus import PROPER
 
 def kinds_of(doc):
     """`[CLS] 导语 [SEP] 正文 [SEP]` 每个位置的种类。"""
@@ -536,11 +536,11 @@ assert after_score.max() > 3 / T, "抄写头没有学会抄写"
 # 可是它在内部把标签错开了一位：位置 $i$ 的输出被要求说出 $i+1$ 处盖住的字，而 $i$ 自己的字明明看得见。
 #
 # 对的、错的各练一个，步数、数据、次序都一样。为了快，从这里到第 10 节只用体育类的导语，模型缩到 2 层 × 128 维，
-# 练起来用 `utils.finetuning.adapt`：与 `train` 相同，只是不画曲线、不存进度。每条另记下每个词元属于第几个词，第 10 节要用。
+# 练起来用 `utils.training.finetuning.adapt`：与 `train` 相同，只是不画曲线、不存进度。每条另记下每个词元属于第几个词，第 10 节要用。
 
 # %%
 from dataclasses import replace
-from utils.objectives import masking_collator, word_index
+from utils.training import masking_collator, word_index
 
 def with_words(text):
     """一条导语的编号，和每个词元属于第几个词（特殊词元是 −1）。"""
@@ -559,7 +559,7 @@ print(f"{len(sports['train'])} 条，第一条的词：", " ".join(pieces.values
 
 # %%
 from transformers import BertLMHeadModel, logging
-from utils.finetuning import adapt
+from utils.training import adapt
 
 STEPS = 20 if preset.name == "smoke" else 250
 small = replace(preset, layers=2, hidden=min(preset.hidden, 128), heads=4, batch_size=16)
@@ -625,7 +625,7 @@ losses = {(name, exam): [evaluate(one, batches, shift=False)[0] for one in both]
 
 # %%
 from statistics import mean
-from utils.plotting import COLORS
+from utils.display import COLORS
 
 fig, axes = plt.subplots(1, 2, figsize=(7, 3.2), sharey=True)
 for ax, exam in zip(axes, papers, strict=True):
@@ -690,7 +690,7 @@ assert share > 5 * chance, "数字没有聚到一起：嵌入还没有学到用�
 # 权重存成 safetensors，分词器和它放在一起。[08](08_clm_finetuning.ipynb) 会从这里接着练；你没跑过这一本，08 就用课程附带的检查点。
 
 # %%
-from utils.checkpoints import save_checkpoint
+from utils.models import save_checkpoint
 
 folder = save_checkpoint(model, tokenizer, lesson.outputs / "mlm",
                          {"steps": history.eval_steps[-1], "validation_nats": loss, "validation_accuracy": accuracy})

@@ -57,8 +57,7 @@ N_DOCS, N_SEEDS, N_QUESTIONS, SECONDS = (8, 3, 3, 2) if small else (32, 8, 20, 4
 # %%
 import torch
 from transformers import BertForMaskedLM
-from utils.checkpoints import load_checkpoint
-from utils.initialization import prepare_heads
+from utils.models import load_checkpoint, prepare_heads
 from utils.training import bert_config
 
 shipped, tokenizer, source = load_checkpoint("mlm", BertForMaskedLM, preset=preset, prefer="shipped")
@@ -72,10 +71,9 @@ placed = prepare_heads(BertForMaskedLM(shipped.config)).eval()
 # 「刚练的」先找你自己的检查点。找不到，就用预设的大小，按时间练一小会儿；语料与 [06](06_mlm_pretraining.ipynb) 相同，留出集谁都没见过。
 
 # %%
-from utils.checkpoints import find_checkpoint
+from utils.models import find_checkpoint
 from utils.corpus import load_corpus
-from utils.timed import train_for
-from utils.training import encode_docs, mlm_collator, training_arguments
+from utils.training import encode_docs, mlm_collator, train_for, training_arguments
 
 corpus = load_corpus("bundled", n_docs=preset.n_docs)
 if find_checkpoint("mlm", preset)[0] == lesson.outputs / "mlm":
@@ -103,7 +101,7 @@ for name, model in models.items():
 # 看一句最短的「导语 + 正文」。正文里「青禾市」第二次出现，有没有头会回去找第一次？先把附带的模型各层各头排成一张网格：
 
 # %%
-from utils.widgets import show_attention
+from utils.views import show_attention
 
 text, pair = "青禾市今天下雨。", "雨停后，青禾市的老人出门看花。"
 show_attention(shipped, tokenizer, text, pair, view="grid")
@@ -168,7 +166,7 @@ show_attention(shipped, tokenizer, text, view="neuron")
 # 查询只取字，不取特殊词元。先用循环把「前一个字」算一遍：
 
 # %%
-from utils.attention import get_attentions
+from utils.analysis import get_attentions
 
 doc = corpus["validation"][0]
 weights = get_attentions(shipped, tokenizer, doc["intro"], doc["body"]).weights             # (L, H, T, T)
@@ -178,10 +176,10 @@ by_hand = sum(weights[:, :, i, i - 1] for i in queries) / len(queries)          
 print(f"均匀地看是 {1 / weights.size(-1):.4f}，得分最高的头是 {by_hand.max():.4f}")
 
 # %% [markdown]
-# 其余的角色收在 `utils.attention_roles` 里，成批地算。先核对，再用：
+# 其余的角色收在 `utils.analysis.roles` 里，成批地算。先核对，再用：
 
 # %%
-from utils.attention_roles import ROLES, role_figure, score_roles
+from utils.analysis import ROLES, role_figure, score_roles
 
 one = score_roles(shipped, tokenizer, [doc])
 torch.testing.assert_close(one.scores[list(ROLES).index("previous")], by_hand, atol=1e-5, rtol=1e-4)
@@ -256,7 +254,7 @@ cut.bert.encoder.layer[layer].attention.output.dense.weight.data[:, head * size:
 # `without_heads` 用钩子（hook）在前向的时候换，不动权重，出了 `with` 就恢复。两者应当一样：
 
 # %%
-from utils.head_ablation import ablation_cost, head_means, random_heads_like, without_heads
+from utils.analysis import ablation_cost, head_means, random_heads_like, without_heads
 
 inputs = tokenizer(text, pair, return_tensors="pt").to(device)
 with torch.no_grad(), without_heads(shipped, [(layer, head)]):
@@ -302,7 +300,7 @@ for role, heads in holders.items():
 
 # %%
 import matplotlib.pyplot as plt
-from utils.attribution import mean_interval
+from utils.analysis import mean_interval
 
 done = [role for role in holders if holders[role]]
 fig, ax = plt.subplots(figsize=(8, 3.4))
@@ -330,7 +328,7 @@ for role in done:
 # 「看得专」和「用得多」是一回事吗？把每个头都单独关一次，横轴是它最专的那个角色高出基线的份额，纵轴是关掉它的代价：
 
 # %%
-from utils.attribution import spearman
+from utils.analysis import spearman
 
 sharp = end_scores.max(0).values.flatten()                                # (L·H,)
 price = torch.tensor([ablation_cost(shipped, papers[0], [divmod(n, H)], full=whole[0]) for n in range(len(sharp))])
@@ -359,7 +357,7 @@ print(f"看得很专（份额 > 0.5），代价却低于中位数的头：{idle}
 # 四类题：量词与名词，他、她、它的所指，书名号与引号，对举与关联。模型只读过模板写的新闻，有的字它没见过，含生字的题只能去掉。
 
 # %%
-from utils.minimal_pairs import accuracy, frequency_margins, known_pairs, load_pairs, margins
+from utils.analysis import accuracy, frequency_margins, known_pairs, load_pairs, margins
 
 everything = load_pairs()
 pairs, dropped = known_pairs(everything, tokenizer)
@@ -415,7 +413,7 @@ print("错得最离谱的：", "；".join(f"{pairs[n].bad}（{results['附带的
 # 所以再读一遍错的那句「一本鱼」：位置完全相同，权重若也相同，它看的就是位置，不是搭配。
 
 # %%
-from utils.minimal_pairs import held_out_head, partner_attention
+from utils.analysis import held_out_head, partner_attention
 
 for kind in kinds:
     mine = [p for p in pairs if p.kind == kind]
@@ -449,7 +447,7 @@ print(f"{source}\n导语：{intros[0]}\n正文：{bodies[0]}")
 # 写 $f$ 的字时、写别的正文字时、均匀地看。目标相同，才不会把「那里本来就招人看」算进去。
 
 # %%
-from utils.attention_roles import look_back
+from utils.analysis import look_back
 
 @torch.no_grad()
 def looks(model):
@@ -490,8 +488,7 @@ assert gap > 0, "写到事实时反而看得更少：模型或定义有问题"
 # 画一篇出来：行是正文的字（正在写的那个），列是导语的字。挑最短的一篇，字才看得清。橙色的框，是写事实的字时该看的地方。
 
 # %%
-from utils.attention_figures import printable
-from utils.plotting import COLORS, heatmap
+from utils.display import COLORS, heatmap, printable
 
 row = min(trained_looks, key=lambda r: r.weights.size(2) + len(r.tokens))
 M, N = row.weights.size(2), len(row.tokens) - row.weights.size(2) - 3                       # 正文、导语的字数
@@ -529,7 +526,7 @@ plt.show()
 # rollout 只有两行，手写一遍，和课程的核对：
 
 # %%
-from utils.attribution import attribute, compare_attributions, fact_questions, rollout
+from utils.analysis import attribute, compare_attributions, fact_questions, rollout
 
 flow = torch.eye(weights.size(-1))
 for A in weights.mean(1):                                                 # (L, T, T)，各头平均
@@ -570,7 +567,7 @@ _ = axes[0].axvline(0, color="#555555", linestyle=":")
 # 左图里「遮挡」自己是 1，那是定义；「随机」该在 0 附近。其余的谁高谁低，同一批题成对地比：
 
 # %%
-from utils.attribution import METHODS
+from utils.analysis import METHODS
 
 for name in METHODS:
     mean, half = mean_interval(table[name]["相关"])
@@ -679,7 +676,7 @@ check.same_word(same_word)
 # 打分：
 #
 # ```python
-# from utils.objectives import word_index
+# from utils.training.objectives import word_index
 # first = word_index(doc["intro"])
 # words = torch.tensor([-1, *first, -1, *(first[-1] + 1 + w for w in word_index(doc["body"])), -1])    # (T,)
 # goal = same_word(words)

@@ -40,7 +40,7 @@ lesson = start("08_clm_finetuning")           # 换预设：start("08_clm_finetu
 # %%
 import torch
 from transformers import BertForMaskedLM, BertLMHeadModel
-from utils.checkpoints import find_checkpoint, load_checkpoint
+from utils.models import find_checkpoint, load_checkpoint
 
 preset, device = lesson.preset, lesson.device
 mlm, tokenizer, source = load_checkpoint("mlm", BertForMaskedLM, preset=preset)
@@ -142,7 +142,7 @@ print(f"手写 {loss:.4f}，库 {output.loss:.4f}；算了 {int(at.sum())} 个�
 
 # %%
 from datasets import Dataset
-from utils.finetuning import adapt
+from utils.training import adapt
 
 LENGTH = preset.max_len
 tokenizer_settings = dict(padding="max_length", truncation=True, max_length=LENGTH)
@@ -229,7 +229,7 @@ assert (held[0]["labels"][pad] == -100).all()
 
 # %%
 import math
-from utils.baselines import bigram_nats, unigram_nats, uniform_nats
+from utils.tokenization import bigram_nats, uniform_nats, unigram_nats
 from utils.corpus import floor
 
 eval_docs = corpus["validation"].select(range(min(preset.eval_docs, len(corpus["validation"]))))
@@ -263,7 +263,7 @@ print(f"第 4 节的错误配方，真词元上 {real_only:.3f}：" + ("连一�
 # 「只留底层」几行就能写出来，收在 `renew_top` 里：
 
 # %%
-from utils.initialization import prepare_heads, renew_top
+from utils.models import prepare_heads, renew_top
 
 KEPT = ("bert.embeddings.", "bert.encoder.layer.0.", "cls.predictions.bias", "cls.predictions.decoder.")
 
@@ -289,7 +289,7 @@ assert all(torch.equal(old[name], packaged[name]) for name in old if name.starts
 # $B$ 从 0 开始，所以刚加上时什么都没变；练完可以把 $\frac{\alpha}{r}BA$ 并进 $W$。手写一个，与 `peft` 的对一对：
 
 # %%
-from utils.finetuning import add_lora, freeze_bottom, trainable_share
+from utils.training import add_lora, freeze_bottom, trainable_share
 
 class LoRALinear(torch.nn.Module):
     def __init__(self, linear, r, alpha):
@@ -326,7 +326,7 @@ for name, model in {"全部": decoder(), "冻结底层": freeze_bottom(decoder()
 
 # %%
 from dataclasses import replace
-from utils.finetuning import scratch_like
+from utils.training import scratch_like
 
 WAYS = {"从头": lambda: scratch_like(decoder(), preset, tokenizer, lesson.seed), "只留底层": lambda: renew_top(decoder()),
         "全部": decoder, "冻结底层": lambda: freeze_bottom(decoder(), 2), "LoRA": lambda: add_lora(decoder())}
@@ -384,8 +384,7 @@ assert preset.name == "smoke" or max(runs["全部"]) < min(runs["从头"]), "预
 # 学会了接龙，填空还会吗？把练过的权重装回 `BertForMaskedLM`，在同样的遮盖上再考一次。LoRA 没动原来的矩阵，拿掉它就回到从前。
 
 # %%
-from utils.finetuning import as_masked_lm
-from utils.training import mlm_collator
+from utils.training import as_masked_lm, mlm_collator
 
 blanks = fixed_batches(encoded["validation"], mlm_collator(tokenizer, seed=0), 60)
 original, _, _ = load_checkpoint("mlm", BertForMaskedLM, preset=preset, prefer="shipped")
@@ -405,7 +404,7 @@ assert abs(forgotten["LoRA"] - forgotten["微调之前"]) < 1e-5
 # 这叫前缀语言模型（prefix LM）。掩码画出来：
 
 # %%
-from utils.finetuning import prefix_mask
+from utils.training import prefix_mask
 
 fig, axes = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
 for ax, (name, prompt) in zip(axes, {"因果": 0, "前缀（提示 5 个词元）": 5}.items(), strict=True):
@@ -423,7 +422,7 @@ for ax, (name, prompt) in zip(axes, {"因果": 0, "前缀（提示 5 个词元�
 # （练习里的「追问到底」让你自己量）。设置与 06 相同（`training_arguments`），只换模型、标签和评估方式。
 
 # %%
-from utils.plotting import loss_curve
+from utils.display import loss_curve
 from utils.training import train, training_arguments
 
 torch.manual_seed(lesson.seed)
@@ -459,8 +458,8 @@ assert preset.name == "smoke" or from_mlm < baselines["一元模型"] - 1.0, "�
 # 导语和正文都学。它是分几段练的（每一段的命令在 `data/checkpoints/README.md`），成绩写在它自己的 `course.json` 里：
 
 # %%
-from utils.checkpoints import stages
-from utils.text_table import show_table
+from utils.models import stages
+from utils.display import show_table
 
 WHAT = {"clm": "接龙", "both": "一半接龙，一半填空", "copy": "插进一层，专帮照抄", "above": "再练那一层和它上面的各层"}
 past = stages(find_checkpoint("clm", preset, prefer="shipped")[0])[::-1]
@@ -522,8 +521,7 @@ lesson.record("背书的模型：留出集损失", unseen, "奈特/词元")
 # 给它留出集的导语，看它写的正文里，最长有多少个字与那 16 篇的某一处一字不差；拿没背书的模型和真正的正文来比。
 
 # %%
-from utils.generation import generate
-from utils.novelty import CopyIndex
+from utils.generation import CopyIndex, generate
 
 index, probes = CopyIndex(tiny_bodies), corpus["validation"].select(range(4 if preset.name == "smoke" else 16))
 texts = {"背书的模型": generate(memorizer, tokenizer, probes["intro"][:]), "没背书的模型": generate(writer, tokenizer, probes["intro"][:]),
@@ -545,7 +543,7 @@ print(f"背书的模型写：{example}\n其中一字不差抄来的一段：{ind
 # `generate` 在 09 里从头搭起。
 
 # %%
-from utils.facts import check_facts
+from utils.corpus import check_facts
 
 docs = corpus["test"].select(range(120 if preset.name != "smoke" else 6))
 authors = {"你微调的": model, "附带的 clm": writer}
@@ -603,11 +601,10 @@ for doc, body in zip(real.select(range(2)), about_real, strict=False):
 #
 # 「合乎语法」和「守住事实」是两回事：前者只要学会写法，后者要学会回头抄导语里的名字和数字。
 # 那么，损失花在哪里？语料的语法是已知的，所以前面的字一定，下一个字可以是哪些、概率各多少，都算得出来：
-# 走遍与前文相容的全部写法就是了（`utils.foresight`）。先看一篇，〔〕里的字有得选，其余的字给定前文只有一种写法：
+# 走遍与前文相容的全部写法就是了（`utils.corpus.next_character`）。先看一篇，〔〕里的字有得选，其余的字给定前文只有一种写法：
 
 # %%
-from utils.corpus import news_grammar
-from utils.foresight import END, Ahead
+from utils.corpus import Ahead, END, news_grammar
 
 grammar = news_grammar()
 
@@ -707,11 +704,10 @@ show_table(["模式 · 事实", "几篇", "抄错率", "奈特/篇", "正文［�
 from copy import deepcopy
 from itertools import islice
 from random import Random
-from utils.attention import eager_attention
-from utils.practice import documents, exercise
+from utils.analysis import documents, eager_attention, exercise
 
 inserted = past[-1].get("copy_layer")
-assert inserted is not None, "这个 clm 没有插进去的那一层：照 data/checkpoints/README.md 再运行 utils.copy_training。"
+assert inserted is not None, "这个 clm 没有插进去的那一层：照 data/checkpoints/README.md 再运行 tools.checkpoints.copy_training。"
 shorter = deepcopy(writer)
 del shorter.bert.encoder.layer[inserted]
 fresh = islice(documents(grammar, Random(lesson.seed), preset.max_len), 5 if preset.name == "smoke" else 60)
@@ -769,7 +765,7 @@ def readable(who):
 print("拿掉插进去的那一层，各层的输入里认得出的字：" + "，".join(f"{n} 层之后 {x:.0%}" for n, x in enumerate(readable(shorter))))
 
 # %% [markdown]
-# 越往上，状态越像「下一个字是什么」，越不像「这里是什么字」。所以新层要插在照抄的头下面（`utils.copy_layer`）：字还认得出，
+# 越往上，状态越像「下一个字是什么」，越不像「这里是什么字」。所以新层要插在照抄的头下面（`tools.checkpoints.copy_layer`）：字还认得出，
 # 又多读懂了一层上下文。新层的起点几乎是什么也不做；然后告诉它，要抄的字在哪里，就让那个头看哪里。这种有监督的对齐，
 # 是 Garg 等（2019）给机器翻译想的办法。标准答案也换了：不用文中那一个字，用上面算的真分布，有得选的地方就没有了抽签的噪声。
 # 最后一段还让它练自己写的：让它贪心地写，沿着它写的前文，处处告诉它真分布，一直到写错的那个字。照着语料练，到写的时候，
@@ -778,7 +774,7 @@ print("拿掉插进去的那一层，各层的输入里认得出的字：" + "�
 # 这一层值多少，拿掉一量就知道；再把照抄的头关掉（[07](07_attention_visualization.ipynb) 的 `without_heads`）比一比。
 
 # %%
-from utils.head_ablation import without_heads
+from utils.analysis import without_heads
 
 to_copy = [[i for i, (kind, *_) in enumerate(sure) if kind == "事实（抄、算或背）"] for sure in ahead]
 
@@ -814,7 +810,7 @@ for i in [i for i, r in enumerate(reports["附带的 clm"]) if not r.faithful][:
 # （想用附带的，在那里写上 `prefer="shipped"`）。
 
 # %%
-from utils.checkpoints import save_checkpoint
+from utils.models import save_checkpoint
 
 path = save_checkpoint(model, tokenizer, lesson.outputs / "clm",
                        {"steps": history.eval_steps[-1], "validation_nats": from_mlm, "floor": limit["nats_per_token"]})
@@ -1030,7 +1026,7 @@ check.ignores_intro(my_reading)
 #
 # **想一想 · 追问到底**（★★，12 分钟）把第 6 节的 `(240, 30)` 改成 `(10000, 600)`，重新运行第 6 节（机器要算半小时以上）。
 # 先猜：数据多了，练得久了，名次会变吗？再把步数改回来，`tune` 和 `few` 里的 `clm_collator`
-# 换成 `utils.finetuning` 的 `prefix_collator`：前缀掩码比因果掩码好多少？要超过种子的起伏才算数。
+# 换成 `utils.training.finetuning` 的 `prefix_collator`：前缀掩码比因果掩码好多少？要超过种子的起伏才算数。
 #
 # <details><summary>参考答案</summary>
 #

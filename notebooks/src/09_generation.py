@@ -46,7 +46,7 @@ lesson = start("09_generation")               # 换预设：start("09_generation
 # %%
 import torch
 from transformers import BertLMHeadModel
-from utils.checkpoints import load_checkpoint
+from utils.models import load_checkpoint
 
 model, tokenizer, source = load_checkpoint("clm", BertLMHeadModel, preset=lesson.preset, is_decoder=True)
 model = model.to(lesson.device)
@@ -368,7 +368,7 @@ print(f"χ² = {chi2:.1f}，自由度 {freedom}；纯属偶然时，至少这么
 assert tail > 1e-4
 
 # %% [markdown]
-# 抽样是对的。`utils.decoding` 里的 `sample_next` 用的是同一个办法，只是一次算一批。
+# 抽样是对的。`utils.generation.decoding` 里的 `sample_next` 用的是同一个办法，只是一次算一批。
 #
 # 库的 `generate` 抽出来的，频率也与我们手写的分布相符吗？让它从「今天是个」接着抽一个字，
 # 四种设置各抽几千次，用同一个检验。提示短，抽得就快。
@@ -465,7 +465,7 @@ for alpha in (0.0, 1.0) if smoke else (0.0, 1.0, 2.0):
 # 概率最高的文章，就是最好的文章吗？量一量：同样的导语，真正文与贪心正文，在模型眼里平均每个字有多意外。
 
 # %%
-from utils.metrics import body_bits_per_char
+from utils.generation import body_bits_per_char
 
 greedy_bodies = generate(model, tokenizer, intros)
 bpc_real = body_bits_per_char(model, tokenizer, intros, bodies)
@@ -554,7 +554,7 @@ for name, change, how in [("重复惩罚 1.3", punish, dict(repetition_penalty=1
 # `repetition` 是一篇之内重复的四字组的比例，`faithful` 是没写错也没遗漏事实的文章的比例。
 
 # %%
-from utils.metrics import fidelity, repetition
+from utils.generation import fidelity, repetition
 
 few = intros[:n_curve]
 cures = {"什么也不加": {}, "θ = 1.2": dict(repetition_penalty=1.2), "θ = 1.5": dict(repetition_penalty=1.5),
@@ -613,7 +613,7 @@ torch.testing.assert_close(torch.cat(outputs, dim=2), whole, atol=1e-5, rtol=1e-
 
 # %%
 import time
-from utils.kv_cache import CachedDecoder, UncachedDecoder
+from utils.generation import CachedDecoder, UncachedDecoder
 
 def timed(decoder_class, follow):
     clock, seen = [time.perf_counter()], []
@@ -672,7 +672,7 @@ for n_chars in (length // 4, length // 2, length):
 
 # %%
 from statistics import median
-from utils.speed import race
+from utils.scaling import race
 
 exactly = dict(max_new_tokens=length, min_new_tokens=length)
 
@@ -783,7 +783,7 @@ for name, how in ways.items():
 # %%
 from itertools import islice
 from utils.generation import stream
-from utils.studio_figures import candidates_figure
+from utils.views import candidates_figure
 
 taste = list(islice(stream(novelist, its_tokenizer, "今天是个", temperature=0.8, top_p=0.95, seed=1), 16))
 candidates_figure(taste, "接着「今天是个」往下写：每一步的候选字")
@@ -797,7 +797,7 @@ plt.show()
 
 # %%
 from IPython.display import HTML, display
-from utils.fact_marks import article_html
+from utils.views import article_html
 
 for intro, body in list(zip(intros, greedy_bodies))[:4]:
     display(HTML(article_html(intro, body)))
@@ -827,7 +827,7 @@ assert smoke or kept(result) > 2 * kept(mispaired), "写的正文与导语无关
 # 它与总字数有关，所以各组都截到同样多的字再比。语料里的真正文也用同样两把尺子量一遍，当作「人」的水平。
 
 # %%
-from utils.metrics import distinct_n
+from utils.generation import distinct_n
 
 def at_temperature(tau):
     how = {} if tau == 0 else dict(temperature=tau, seed=7)                     # τ = 0 就是贪心
@@ -895,7 +895,7 @@ print(f"τ = {max(able)[1]}：忠实 {max(able)[0]:.2f}（真正文 {human_faith
 # 头一遍贪心，后面几遍在 τ = 1 抽样：贪心再写多少遍都是同一篇，错也错在同一处。
 
 # %%
-from utils.facts import check_facts
+from utils.corpus import check_facts
 
 def rewrite(intros, most):
     """返回 （正文，各篇写了几遍）；写满 most 遍还通不过的，留最后一遍。"""
@@ -928,7 +928,7 @@ lesson.record("平均一篇写了几遍", sum(tries) / len(tries), "遍")
 
 # %%
 from utils.corpus import floor
-from utils.metrics import body_loss
+from utils.generation import body_loss
 
 held = test.select(range(n_held))
 loss, bpc, least = body_loss(model, tokenizer, intros, bodies), bpc_real, floor(held)
@@ -952,7 +952,7 @@ contestants = {"语料（真正文）": bodies[:n_curve], "贪心": groups[0], "
 # 之后每找一处只要二分查找。
 
 # %%
-from utils.novelty import CopyIndex
+from utils.generation import CopyIndex
 
 index = CopyIndex(corpus["train"]["body"])
 print(f"训练集 {len(corpus['train'])} 篇，{len(index.text):,} 个字，{len(index.sentences):,} 个不同的句子")
@@ -963,7 +963,7 @@ print(f"τ = 1 的第一篇里，最长的抄段有 {len(example)} 个字：{exa
 # 全部尺子，全部文章：
 
 # %%
-from utils.metrics import bleu, chrf
+from utils.generation import bleu, chrf
 
 reference = bodies[:n_curve]
 
@@ -1029,7 +1029,7 @@ lesson.record("τ = 1 时见过的句子", drawn[6], "比例")
 # 不运行也看得到的静态图在这里（它用的是这一本开头载入的模型）：
 
 # %%
-from utils.studio_figures import studio_figure
+from utils.views import studio_figure
 
 opening = intros[0] + "\n"
 written_steps = list(stream(model, tokenizer, opening, temperature=0.8, top_p=0.95, seed=1))
@@ -1041,7 +1041,7 @@ plt.show()
 # 用的是课程附带的检查点，所以也可以把开头换成「今天是个」，让它连导语一起写。
 
 # %%
-from utils.studio import Studio
+from utils.views import Studio
 
 studio = Studio(novelist, its_tokenizer, opening, seed=1)
 studio

@@ -80,7 +80,7 @@ corpus = load_corpus(f"files:{path}", columns={"title": "标题", "text": "内�
 # 不会一篇拿来练、一篇拿来考。可是改了几个字的转载，哈希就不同了。这样的泄题有多少？
 
 # %%
-from utils.dedup import near_duplicates
+from utils.sources import near_duplicates
 
 def leaked(corpus):
     learn, exam = ([row["intro"] + row["body"] for row in corpus[part]] for part in ("train", "test"))
@@ -98,7 +98,7 @@ print(f"测试集 {of} 篇，其中 {found} 篇在训练集里有一篇几乎相
 
 # %%
 from datasets import concatenate_datasets
-from utils.cleaning import clean
+from utils.sources import clean
 
 everything = concatenate_datasets([corpus[part] for part in ("train", "validation", "test")])
 tidy, report = clean(everything)
@@ -110,7 +110,7 @@ assert report.docs_out < report.docs_in and {"exact_duplicates", "near_duplicate
 # 清洗之后再分三部分，泄题就没有了：
 
 # %%
-from utils.store import split_documents
+from utils.sources import split_documents
 
 clean_corpus = split_documents([{k: row[k] for k in corpus["train"].column_names} for row in tidy], lesson.seed)
 found, of = leaked(clean_corpus)
@@ -181,9 +181,9 @@ else:
 
 # %%
 import torch
-from utils.checkpoints import load_checkpoint
-from utils.cost import count_parameters
-from utils.environment import PRESETS
+from utils.models import load_checkpoint
+from utils.scaling import count_parameters
+from utils.presets import PRESETS
 
 _, tokenizer, _ = load_checkpoint("mlm", BertForMaskedLM, preset=preset, prefer="shipped")
 V = len(tokenizer)
@@ -209,7 +209,7 @@ for p in PRESETS.values():
 # $5HT$ 是注意力矩阵：它随 $T^2$ 长，句子一长就是它最大（FlashAttention、SDPA 不存整个矩阵，就省掉了这一项）。32 位时加倍。
 
 # %%
-from utils.cost import training_bytes
+from utils.scaling import training_bytes
 
 gpu = PRESETS["gpu"]
 for B, T in ((1, 512), (8, 512), (128, 160), (128, 512)):
@@ -231,7 +231,7 @@ for B, T in ((1, 512), (8, 512), (128, 160), (128, 512)):
 # 这台设备一秒能做多少次？量一个前馈层大小的矩阵乘法，就是它的上限：
 
 # %%
-from utils.cost import matmul_speed, step_flops
+from utils.scaling import matmul_speed, step_flops
 
 half = device.type == "cuda" or preset.bf16
 speed = matmul_speed(device, gpu.hidden, half)
@@ -243,7 +243,7 @@ lesson.record("矩阵乘法的速度", speed / 1e9, "十亿次浮点运算/秒")
 # 真的建一个 `gpu` 预设的模型，练几步。CPU 上每步只放很少几条；有 GPU 就多放一些。
 
 # %%
-from utils.cost import measure_step
+from utils.scaling import measure_step
 
 B, T = (64, 512) if device.type == "cuda" else (1, 128) if preset.name == "smoke" else (2, 512)
 targets = int(0.4 * B * T)
@@ -324,7 +324,7 @@ print(f"一个进程：每步 {alone['documents_per_step']} 篇，{N} 步之后�
 # 每个进程分一半。几张卡、几台机器，也是这一条命令，只是多写几个参数。
 
 # %%
-from utils.processes import torchrun
+from utils.training import torchrun
 
 arguments = [*common[:-1], "--save-every", "4", "--out", str(out / "ddp")]
 command = torchrun(2, arguments)
@@ -342,7 +342,7 @@ import signal
 import threading
 import time
 import shutil
-from utils.processes import launch, saved_steps, workers
+from utils.training import launch, saved_steps, workers
 
 def run(command, folder, kill=False, fresh=True):
     if fresh:
@@ -415,11 +415,11 @@ else:
 #
 # ### 4.2 数据：一批从头练的小模型
 #
-# 完整量一遍，一个核心要两个小时，十几个核心同时量要十来分钟（`python -m utils.scaling_law`），所以结果随课程附带；
+# 完整量一遍，一个核心要两个小时，十几个核心同时量要十来分钟（`python -m tools.scaling_runs`），所以结果随课程附带；
 # 每一行写着设备、用时和版本。不过别人给的数不能白信：从中抽一次，当场重练，对得上才用。
 
 # %%
-from utils.scaling_law import SIZES, fit_law, held_out, read_runs, train_run
+from utils.scaling import SIZES, fit_law, held_out, read_runs, train_run
 
 measured = read_runs()
 held, E = held_out(tokenizer)
@@ -428,14 +428,14 @@ with contextlib.redirect_stdout(io.StringIO()):
     again = train_run(size, few, tokenizer, held)
 (before,) = [r for r in measured if (r.layers, r.hidden, r.heads, r.docs) == (*size, few)]
 print(f"{size[0]} 层 × {size[1]} 维，{few:,} 篇：附带的 {before.nats:.3f}，当场重练 {again.nats:.3f}（奈特/词元）")
-assert abs(again.nats / before.nats - 1) < 0.05, "和附带的数对不上：语料或分词器变了？请重新运行 python -m utils.scaling_law"
+assert abs(again.nats / before.nats - 1) < 0.05, "和附带的数对不上：语料或分词器变了？请重新运行 python -m tools.scaling_runs"
 
 # %% [markdown]
 # 训练的开头有一段平台：模型只学会了哪些字常见，损失停在一元模型附近，过了它才开始下坡。幂律说的是下坡以后的事，
 # 所以还没有明显离开平台的训练不拿来拟合。怎样算明显离开，先定一条线：比一元模型低 1 奈特以上。
 
 # %%
-from utils.baselines import unigram_nats
+from utils.tokenization import unigram_nats
 
 learn, exam = generate("train", 2000), generate("test", 500)
 bodies = [[ids + [tokenizer.sep_token_id] for ids in tokenizer(docs["body"][:], add_special_tokens=False)["input_ids"]]
@@ -465,7 +465,7 @@ for r in hidden:
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
-from utils.plotting import COLORS
+from utils.display import COLORS
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2))
 span = np.geomspace(min(r.tokens for r in runs), 4 * max(r.tokens for r in runs), 60)
@@ -495,8 +495,8 @@ for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
 # （[08](08_clm_finetuning.ipynb) 第 12 节），那不是这条律说的练法，所以拿加这一层之前的那一段来考。用全部下了坡的小模型拟合一次，外推过去：
 
 # %%
-from utils.checkpoints import find_checkpoint, stages
-from utils.scaling_law import layer_parameters
+from utils.models import find_checkpoint, stages
+from utils.scaling import layer_parameters
 
 past = stages(find_checkpoint("clm", preset, prefer="shipped")[0])
 plain = [stage for stage in past if "copy_layer" not in stage]                    # 加层之前的各段，最后练的在前
@@ -605,7 +605,7 @@ if BERT is None:
     print("没有写模型的名字，跳过。")
 else:
     from transformers import AutoModelForMaskedLM
-    from utils.hub_models import load_hub_model
+    from utils.sources import load_hub_model
 
     bert, bert_tokenizer, source = load_hub_model(BERT, AutoModelForMaskedLM)
     print(source)
@@ -618,7 +618,7 @@ else:
 
 # %%
 if BERT is not None:
-    from utils.attention import get_attentions
+    from utils.analysis import get_attentions
 
     print("注意力的形状：", tuple(get_attentions(bert, bert_tokenizer, "今天是个好日子").weights.shape))       # (L, H, T, T)
     rows = encode_docs(generate("train", 16), bert_tokenizer, 512)
@@ -660,7 +660,7 @@ if CAUSAL is None:
     print("没有写模型的名字，跳过。")
 else:
     from transformers import AutoModelForCausalLM
-    from utils.hub_models import load_hub_model
+    from utils.sources import load_hub_model
 
     public, public_tokenizer, source = load_hub_model(CAUSAL, AutoModelForCausalLM)
     print(source)
@@ -743,7 +743,7 @@ else:
 #
 # </details>
 #
-# **5. 自己的规模定律（★★★，一个晚上）** 把第 1 节的文件换成你的，改 `utils/scaling_law.py` 里的语料，量 3 个大小 × 3 个数据量。
+# **5. 自己的规模定律（★★★，一个晚上）** 把第 1 节的文件换成你的，改 `utils/scaling/law.py` 里的语料，量 3 个大小 × 3 个数据量。
 # 你的 $E$ 只能拟合，它可信吗？
 #
 # <details><summary>参考答案</summary>

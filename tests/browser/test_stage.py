@@ -17,14 +17,14 @@ from test_attention import SENTENCE, tiny_bert  # noqa: E402
 from test_bertviz_views import PAIR, TEXT  # noqa: E402
 from test_widgets import COMMON, HOSTILE, uniform  # noqa: E402
 
-from utils.attention import HeadVectors  # noqa: E402
-from utils.bertviz_views import bertviz_html  # noqa: E402
-from utils.plotting import figure_png, use_chinese_font  # noqa: E402
-from utils.stepper import AttentionStepper  # noqa: E402
-from utils.token_view import tokens_html  # noqa: E402
-from utils.tokenization import GRANULARITIES, build_tokenizer  # noqa: E402
-from utils.web_fonts import font_face, font_style  # noqa: E402
-from utils.widgets import AttentionWidget  # noqa: E402
+from utils.analysis.reading import HeadVectors  # noqa: E402
+from utils.display.plotting import figure_png, use_chinese_font  # noqa: E402
+from utils.display.web_fonts import font_face, font_style  # noqa: E402
+from utils.tokenization.tokenizer import GRANULARITIES, build_tokenizer  # noqa: E402
+from utils.views.bertviz.views import bertviz_html  # noqa: E402
+from utils.views.figures.tokens import tokens_html  # noqa: E402
+from utils.views.widgets.attention import AttentionWidget  # noqa: E402
+from utils.views.widgets.stepper import AttentionStepper  # noqa: E402
 
 pytestmark = pytest.mark.skipif(lab.why_not() is not None, reason=f"跳过浏览器测试：{lab.why_not()}")
 NEW = "今天是个好日子鑫淼"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from utils.checks.exercise import Mistake, Value
+from utils.checks.framework import Mistake, Value
 
 warm_up = Value(
     "00.warm_up",

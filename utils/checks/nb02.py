@@ -1,4 +1,4 @@
-"""02_tokenization 的练习。参照用标准库和 utils.baselines，与 notebook 里折叠的参考答案各写各的。"""
+"""02_tokenization 的练习。参照用标准库和 utils.tokenization.baselines，与 notebook 里折叠的参考答案各写各的。"""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 import random
 from collections import Counter
 
-from utils.baselines import bits_per_char
-from utils.checks.exercise import Choice, Function, Mistake, Value
-from utils.checks.inputs import HAN, sentence
+from utils.checks.framework import Choice, Function, Mistake, Value
+from utils.checks.framework.inputs import HAN, sentence
+from utils.tokenization.baselines import bits_per_char
 
 CODE_POINTS = 0x110000
 SPELL = math.log(CODE_POINTS)                             # 均匀地猜一个码点，奈特

@@ -7,9 +7,9 @@ import random
 
 import torch
 
-from utils.attention import causal_mask
-from utils.checks.exercise import Choice, Function, Mistake, Value
-from utils.checks.inputs import normal
+from utils.checks.framework import Choice, Function, Mistake, Value
+from utils.checks.framework.inputs import normal
+from utils.models.attention import causal_mask
 
 # ---------------------------------------------------------------- 1 该除以谁
 

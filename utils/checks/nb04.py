@@ -6,12 +6,12 @@ import random
 
 import torch
 
-from utils.attention import causal_mask, padding_mask
-from utils.checks.exercise import Choice, Function, Mistake, Value
-from utils.checks.inputs import integers, normal
-from utils.objectives import IGNORE
-from utils.positions import rotate
-from utils.transformer_cost import block_parameters
+from utils.checks.framework import Choice, Function, Mistake, Value
+from utils.checks.framework.inputs import integers, normal
+from utils.models.attention import causal_mask, padding_mask
+from utils.models.cost import block_parameters
+from utils.models.positions import rotate
+from utils.tokenization.tokenizer import IGNORE
 
 # ---------------------------------------------------------------- 1 RMSNorm
 

@@ -1,4 +1,4 @@
-"""05_objectives 的练习。参照用库和 utils/objectives.py，与 notebook 里折叠的参考答案各写各的。"""
+"""05_objectives 的练习。参照用库和 utils/training/objectives.py，与 notebook 里折叠的参考答案各写各的。"""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import random
 import torch
 import torch.nn.functional as F
 
-from utils.checks.exercise import Choice, Function, Mistake, Value
-from utils.checks.inputs import booleans, integers, normal
+from utils.checks.framework import Choice, Function, Mistake, Value
+from utils.checks.framework.inputs import booleans, integers, normal
 from utils.checks.sentence_order import documents, kinds, pairs, strangers
 
 IGNORE = -100

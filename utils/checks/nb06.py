@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from transformers import get_linear_schedule_with_warmup
 
-from utils.checks.compare import difference
-from utils.checks.exercise import Choice, Function, Mistake, Value
-from utils.checks.inputs import integers, normal
+from utils.checks.framework import Choice, Function, Mistake, Value
+from utils.checks.framework.compare import difference
+from utils.checks.framework.inputs import integers, normal
 
 IGNORE = -100
 

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import torch
 
-from utils.checks.exercise import Choice, Function, Mistake, Value
-from utils.checks.inputs import booleans, normal
+from utils.checks.framework import Choice, Function, Mistake, Value
+from utils.checks.framework.inputs import booleans, normal
 
 # ---------------------------------------------------------------- 1 前一个字
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from transformers import BertConfig, BertLMHeadModel
 from transformers.utils import logging
 
-from utils.checks.exercise import Choice, Function, Mistake, Value
-from utils.checks.inputs import integers, normal
+from utils.checks.framework import Choice, Function, Mistake, Value
+from utils.checks.framework.inputs import integers, normal
 from utils.checks.leaky_models import MODELS
 
 IGNORE = -100

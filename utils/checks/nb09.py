@@ -6,9 +6,9 @@ import random
 
 import torch
 
-from utils.checks.exercise import Choice, Function, Mistake, Value
-from utils.checks.inputs import integers, normal
-from utils.decoding import no_repeat_ngram, sample_next, top_p_filter
+from utils.checks.framework import Choice, Function, Mistake, Value
+from utils.checks.framework.inputs import integers, normal
+from utils.generation.decoding import no_repeat_ngram, sample_next, top_p_filter
 
 # ---------------------------------------------------------------- 1 核
 

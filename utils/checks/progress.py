@@ -1,0 +1,24 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from utils.checks.framework.ledger import PASSED, read_progress
+
+
+def course_progress() -> dict[str, tuple[int, int]]:
+    """每本有练习的 notebook：（做对几道，一共几道）。给课程地图打勾用。
+
+    返回：
+        {"05_objectives": (3, 8), …}。
+    """
+    from utils.checks.framework.runner import exercises, load_module  # 各模块要导入 torch，用到时才导入
+    from utils.road import ROAD
+
+    state, found = read_progress(), {}
+    for stop in ROAD:
+        if (Path(__file__).parent / f"nb{stop.number}.py").exists():
+            keys = [e.key for e in exercises(load_module(stop.number)).values()]
+            found[stop.name] = sum(state.get(key, {}).get("状态") == PASSED for key in keys), len(keys)
+    return found
