@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tools.notebooks.course_map import write_map
 from utils.display.plotting import use_chinese_font
 from utils.paths import ROOT
 from utils.road import ROAD
-from utils.views.figures.course_map import PICTURE, draw_map, existing_notebooks, fingerprint, place, road_line, write_map
+from utils.views.figures.course_map import PICTURE, draw_map, existing_notebooks, fingerprint, place, road_line
 
 use_chinese_font()
 READY = {"00_start", "02_tokenization"}

@@ -7,7 +7,8 @@ import torch
 from transformers import DataCollatorForLanguageModeling
 
 from utils.corpus.news import generate
-from utils.tokenization.tokenizer import build_tokenizer, jieba_words
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.tokenization.vocabularies import jieba_words
 from utils.training import objectives as O
 from utils.training.batches import encode_docs
 

@@ -28,11 +28,10 @@ from utils.tokenization.tokenizer import (
     LOSSLESS,
     SPECIAL_TOKENS,
     build_tokenizer,
-    bytes_to_symbols,
     encode_pair,
     encode_texts,
-    jieba_words,
 )
+from utils.tokenization.vocabularies import bytes_to_symbols, jieba_words
 
 TEXTS = [
     "今天是个好天气,杭州队在主场以3比2战胜了上海队。",

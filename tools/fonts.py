@@ -1,10 +1,9 @@
-"""TODO"""
+"""重做中文字体子集：`python -m tools.fonts NotoSansCJK-Regular.ttc`（需要 fonttools；Debian 的 fonts-noto-cjk 里有这个文件）。"""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-
-from matplotlib.path import Path
 
 from utils.display.fonts import FAMILY, FONT_FILE
 from utils.paths import DATA
@@ -21,7 +20,7 @@ def wanted_characters() -> set[int]:
                 chars.add(ord(bytes([high, low]).decode("gb2312")))
             except UnicodeDecodeError:
                 pass
-    for pattern in ("data/**/*.txt", "notebooks/src/*.py", "utils/**/*.py"):
+    for pattern in ("data/**/*.txt", "notebooks/src/*.py", "utils/**/*.py", "tools/**/*.py"):
         for path in DATA.parent.glob(pattern):
             chars |= {ord(c) for c in path.read_text(encoding="utf-8")}
     return chars
@@ -57,3 +56,9 @@ def build(source: str | Path, number: int = 2) -> Path:
     FONT_FILE.parent.mkdir(parents=True, exist_ok=True)
     font.save(FONT_FILE)
     return FONT_FILE
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="重做课程的中文字体子集")
+    parser.add_argument("source", help="NotoSansCJK-Regular.ttc 的路径")
+    path = build(parser.parse_args().source)
+    print(f"已写好 {path}({path.stat().st_size / 1e6:.2f} MB)")

@@ -15,7 +15,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-ROOT = Path(__file__).resolve().parent.parent
+from utils.paths import ROOT
+
 HOME = "hanzi-llm"                                        # 解开以后的文件夹
 SKIP = {".git", ".venv", ".venv.lock", "outputs", "wheels", "__pycache__", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints", ".cache"}
 SYSTEMS = {

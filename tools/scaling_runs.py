@@ -1,4 +1,4 @@
-"""TODO"""
+"""量一批大大小小的模型，写进 data/scaling_runs.jsonl：`python -m tools.scaling_runs`。"""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from pathlib import Path
 
 from transformers import BertLMHeadModel
 
+from utils.models.checkpoints import load_checkpoint
 from utils.presets import versions
 from utils.scaling.law import DOCS, RUNS, SIZES, held_out, read_runs, train_run
 
 
 def main(arguments: list[str] | None = None) -> None:
     """命令行入口：量完整的一批，一次一行写进文件；已经量过的跳过。"""
-    from utils.models.checkpoints import load_checkpoint
-
     parser = argparse.ArgumentParser(prog="python -m tools.scaling_runs", description="量一批小模型，写进 data/scaling_runs.jsonl")
     parser.add_argument("--out", type=Path, default=RUNS)
     parser.add_argument("--docs", type=int, nargs="+", default=DOCS, help="各练多少篇")
@@ -37,3 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
         with open(options.out, "a", encoding="utf-8", newline="\n") as f:
             f.write(json.dumps(row, ensure_ascii=False) + "\n")
         print(json.dumps(row, ensure_ascii=False), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""课程环境：路径、预设、设备、随机种子，以及记录测量结果的小函数。
+"""每本 notebook 的第一格：选预设和设备，定随机种子，备好中文字体；以及记录测量结果的小函数。
 
 本模块只是铺路石（plumbing）：没有任何要学的模型知识，所以从第一本 notebook 起就直接导入。
 """
@@ -10,11 +10,10 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # 线程没活干就让出 CPU；机器忙时差别很大。须在 import torch 之前
+import torch
+from transformers.utils.logging import disable_progress_bar
 
-import torch  # noqa: E402
-from transformers.utils.logging import disable_progress_bar  # noqa: E402
-
+from utils.display.plotting import use_chinese_font
 from utils.presets import Preset, choose_preset, fast_bf16, outputs_dir, pick_device, set_seed, versions
 
 
@@ -79,8 +78,6 @@ def start(notebook: str, preset: str | None = None, seed: int | None = None, **c
     异常：
         ValueError: 预设名不对，COURSE_SEED 不是整数，或 changes 里有预设没有的项。
     """
-    from utils.display.plotting import use_chinese_font
-
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     chosen = choose_preset(preset)
     unknown = sorted(set(changes) - set(Preset.__dataclass_fields__))

@@ -1,4 +1,4 @@
-"""TODO"""
+"""预设：模型多大、数据多少、练多少步；以及选设备、定随机种子、查版本。"""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from utils.paths import ROOT
+from utils.paths import outputs
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,8 @@ def fast_bf16() -> bool:
 
 
 def outputs_dir(preset: Preset) -> Path:
-    """学习者自己的产物放在哪里：outputs/<预设名>/；环境变量 COURSE_OUTPUTS 可以另指一处。"""
-    base = Path(os.environ.get("COURSE_OUTPUTS") or ROOT / "outputs")
-    return base / preset.name
+    """一套预设的产物放在哪里：outputs/<预设名>/。"""
+    return outputs() / preset.name
 
 
 def set_seed(seed: int) -> None:

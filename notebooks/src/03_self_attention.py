@@ -573,9 +573,9 @@ lesson.record("与 Hugging Face 层的最大差", gap)
 # 三个都相等。从下一本起，我们直接从 `utils.models.attention` 导入它；那里只有一份，和你刚写的是同一个东西：
 
 # %%
-from utils.models import attention as library
+from utils.models import MultiHeadSelfAttention as PackagedAttention
 
-packaged = library.MultiHeadSelfAttention.from_bert_layer(block)
+packaged = PackagedAttention.from_bert_layer(block)
 with torch.no_grad():
     torch.testing.assert_close(packaged(batch, causal_mask(T)), own(batch, causal_mask(T)))
 print("utils.models.attention 与本章手写的：相等")

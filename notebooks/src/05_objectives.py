@@ -459,18 +459,19 @@ assert all(torch.equal(seen[name], torch.ones_like(seen[name]).tril()) for name 
 # 上面手写的几个函数收在 `utils/training/objectives.py` 里。先核对：同样的随机数，两边一字不差。
 
 # %%
-import utils.training.objectives as O
+from utils.training import corrupt_spans as packaged_spans, mask_tokens as packaged_mask_tokens, mask_words as packaged_mask_words
+from utils.training import masking_collator, pair_collator, span_collator, word_index as packaged_word_index
 
 def twin():
     return torch.Generator().manual_seed(7)
 
 settings = (V, tokenizer.mask_token_id)
-for mine, packaged in zip(mask_tokens(ids, special, *settings, twin()), O.mask_tokens(ids, special, *settings, twin()), strict=True):
+for mine, packaged in zip(mask_tokens(ids, special, *settings, twin()), packaged_mask_tokens(ids, special, *settings, twin()), strict=True):
     assert torch.equal(mine, packaged)
-for mine, packaged in zip(mask_words(ids, words, *settings, twin()), O.mask_words(ids, words, *settings, twin()), strict=True):
+for mine, packaged in zip(mask_words(ids, words, *settings, twin()), packaged_mask_words(ids, words, *settings, twin()), strict=True):
     assert torch.equal(mine, packaged)
-assert corrupt_spans(content, sentinels, 3, twin()) == O.corrupt_spans(content, sentinels, 3, twin())
-assert word_index(sentence) == O.word_index(sentence)
+assert corrupt_spans(content, sentinels, 3, twin()) == packaged_spans(content, sentinels, 3, twin())
+assert word_index(sentence) == packaged_word_index(sentence)
 
 # %% [markdown]
 # 数据排成行。每篇是 `[CLS] 导语 [SEP] 正文 [SEP]`，另带上每个字属于第几个词。只练一两百步，要看得出学没学会，文章得窄一些，
@@ -537,9 +538,9 @@ def ruler(rows, collate, shift=False):
     batches = fixed_batches(rows, collate, len(rows))
     return batches, lambda model: evaluate(model, batches, shift=shift)
 
-collators = {"CLM": clm_collator(tokenizer), "MLM": O.masking_collator(tokenizer, generator),
-             "整词 MLM": O.masking_collator(tokenizer, generator, whole_words=True),
-             "MLM+NSP": O.pair_collator(tokenizer, generator), "T5": O.span_collator(tokenizer, sentinels, generator)}
+collators = {"CLM": clm_collator(tokenizer), "MLM": masking_collator(tokenizer, generator),
+             "整词 MLM": masking_collator(tokenizer, generator, whole_words=True),
+             "MLM+NSP": pair_collator(tokenizer, generator), "T5": span_collator(tokenizer, sentinels, generator)}
 rulers = {name: ruler(held_rows, collators[name], shift=name == "CLM") for name in ("CLM", "MLM", "整词 MLM", "T5")}
 nsp_batches = fixed_batches(held_pairs, collators["MLM+NSP"], len(held_pairs))
 rulers["MLM+NSP"] = nsp_batches, lambda model: evaluate_nsp(model, nsp_batches)
@@ -554,7 +555,7 @@ def reference(name):
         return math.log(2)
     wanted = [[i for i in row if i != -100] for batch in rulers[name][0] for row in batch["labels"].tolist()]
     if name == "T5":                          # T5 的目标里多了哨兵，字频要在同样的目标上数
-        targets = [O.corrupt_spans(row[1:-1], sentinels, tokenizer.sep_token_id, generator)[1] for row in counts]
+        targets = [packaged_spans(row[1:-1], sentinels, tokenizer.sep_token_id, generator)[1] for row in counts]
         return unigram_nats(targets, wanted, V)
     return unigram_nats(counts, wanted, V)
 

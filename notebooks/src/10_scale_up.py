@@ -311,12 +311,12 @@ print(f"最大相差 {(sum(halves) / 2 - whole).abs().max():.1e}")
 # %%
 import contextlib
 import io
-from utils import train as command_line
+from utils.train import main as train_command
 
 out, N = lesson.outputs / "processes", 12 if preset.name == "smoke" else 30
 common = ["mlm", "--preset", "smoke", "--docs", "200", "--steps", str(N), "--fresh"]
 with contextlib.redirect_stdout(io.StringIO()):                   # 进度条略去
-    alone = command_line.main([*common, "--out", str(out / "one")])
+    alone = train_command([*common, "--out", str(out / "one")])
 print(f"一个进程：每步 {alone['documents_per_step']} 篇，{N} 步之后损失 {alone['eval_loss'][-1]:.4f}")
 
 # %% [markdown]

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
+from utils.paths import ROOT
+
 MAX_BYTES = 4_000_000                                     # 子进程写回来的结果，最多这么多
 
 

@@ -17,8 +17,8 @@ from tools.classroom.submissions import Submission, find_files, read_submission
 from tools.notebooks.exercises import Item, definitions, find_exercises, needed, read_cells
 from tools.notebooks.lint import source_files
 from utils.checks.framework.verdict import OPEN, PASS, WRONG
+from utils.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 300                                       # 子进程导入 torch 等，最多这么久
 
 

@@ -13,8 +13,8 @@ from nbformat import NotebookNode
 from tools.notebooks import colab as bootstrap
 from tools.notebooks.exercises import Item, find_exercises, read_cells, tag
 from tools.notebooks.lint import source_files
+from utils.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FOLDED = re.compile(r"\n*<details><summary>参考答案</summary>.*?</details>\n*", re.S)
 COPIED = ("course.py", "requirements.txt", "constraints.txt", "environment.yml", "README.md", "README.en.md", "LICENSE", "data", "utils")
 CONFIG = '''\

@@ -1,4 +1,4 @@
-"""TODO"""
+"""语料的统计（JSON）：`python -m tools.corpus.show stats`；几篇样例：`python -m tools.corpus.show show 5`。"""
 
 from __future__ import annotations
 
@@ -53,3 +53,7 @@ def main() -> None:
     for row in generate("train", args.n or 5):
         print(f"【{row['category']} · {row['schema']}】{row['title']}\n导语：{row['intro']}\n正文：{row['body']}\n"
               f"−log p：导语 {row['nats_intro']:.2f}，正文 {row['nats_body']:.2f} 奈特\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ import jupytext
 from tools.notebooks.code_facts import Facts, Unit, digest, study
 from utils.road import lenders
 
-GIVERS = ("utils/environment.py", "utils/models/checkpoints.py")  # 只写着数据在哪、怎样找检查点；用了它们给的名字，才算用了数据
+GIVERS = ("utils/paths.py", "utils/models/checkpoints.py")  # 只写着数据在哪、怎样找检查点；用了它们给的名字，才算用了数据
 DOTTED = re.compile(r"\w+(\.\w+)*(\.\w*\*)?")             # 模块的全名，末尾可以有一个 *
 SHOWN = 5                                                 # 一句话里最多列几样变了的
 

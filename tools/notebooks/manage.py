@@ -27,10 +27,8 @@ from tools.notebooks.execution import Failure, Result, execute
 from tools.notebooks.fingerprint import changes, fingerprint, outdated
 from tools.notebooks.lint import check, medians, render_results, size_limit, source_files
 from utils.display.tables import pad, width
+from utils.paths import NOTEBOOKS, ROOT, outputs
 from utils.road import lenders
-
-ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = ROOT / "notebooks"
 
 
 def choose(words: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
@@ -70,10 +68,6 @@ def table(results: list[Result]) -> str:
 
 
 # ---------------------------------------------------------------- 命令
-
-
-def outputs() -> Path:
-    return Path(os.environ.get("COURSE_OUTPUTS") or ROOT / "outputs")
 
 
 def save(nb: nbformat.NotebookNode, path: Path) -> None:
@@ -223,7 +217,3 @@ def main(argv: list[str] | None = None) -> int:
     print(medians(NOTEBOOKS))
     print("\n".join(problems) if problems else "检查通过。")
     return 1 if problems else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""TODO"""
+"""从一个模型里把注意力读出来：一句话的全部权重，或一个头的 q、k、v，供画图和分析。"""
 
 from __future__ import annotations
 

@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from utils.checks.framework import Choice, Function, Mistake, Value
 from utils.checks.framework.inputs import booleans, integers, normal
 from utils.checks.sentence_order import documents, kinds, pairs, strangers
-
-IGNORE = -100
-
+from utils.tokenization.tokenizer import IGNORE
 
 # ---------------------------------------------------------------- 1 一批长短不齐的 CLM
 

@@ -12,9 +12,7 @@ from transformers import get_linear_schedule_with_warmup
 from utils.checks.framework import Choice, Function, Mistake, Value
 from utils.checks.framework.compare import difference
 from utils.checks.framework.inputs import integers, normal
-
-IGNORE = -100
-
+from utils.tokenization.tokenizer import IGNORE
 
 # ---------------------------------------------------------------- 1 准确率
 

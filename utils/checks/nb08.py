@@ -12,9 +12,7 @@ from transformers.utils import logging
 from utils.checks.framework import Choice, Function, Mistake, Value
 from utils.checks.framework.inputs import integers, normal
 from utils.checks.leaky_models import MODELS
-
-IGNORE = -100
-
+from utils.tokenization.tokenizer import IGNORE
 
 # ---------------------------------------------------------------- 1 一行怎样排
 

@@ -1,10 +1,12 @@
-"""TODO"""
+"""练习的进度，按 notebook 汇总。只是铺路石（plumbing）。"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from utils.checks.framework.ledger import PASSED, read_progress
+from utils.checks.framework.runner import exercises, load_module
+from utils.road import ROAD
 
 
 def course_progress() -> dict[str, tuple[int, int]]:
@@ -13,9 +15,6 @@ def course_progress() -> dict[str, tuple[int, int]]:
     返回：
         {"05_objectives": (3, 8), …}。
     """
-    from utils.checks.framework.runner import exercises, load_module  # 各模块要导入 torch，用到时才导入
-    from utils.road import ROAD
-
     state, found = read_progress(), {}
     for stop in ROAD:
         if (Path(__file__).parent / f"nb{stop.number}.py").exists():

@@ -1,6 +1,6 @@
 """语料：课程自带的虚构地方新闻，下限（floor）精确可知；同一个 load_corpus 也装载手写文章、自己的文件和 hub 上的数据集。
 
-`python -m tools.corpus.show stats` 打印语料的统计（JSON）；`python -m tools.corpus.show show 5` 打印几篇样例。
+语料的统计和样例：`python -m tools.corpus.show`。
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from statistics import fmean, stdev
 
 from datasets import Dataset, DatasetDict
 
-from tools.corpus.show import main
 from utils.corpus.grammar import Derivation, Grammar
-from utils.corpus.news import floor, generate
 from utils.paths import DATA
 
 COLUMNS = ("id", "category", "schema", "title", "intro", "body", "nats_title", "nats_intro", "nats_body", "facts")
@@ -140,10 +138,6 @@ def floor(docs: Dataset, part: str = "body") -> dict[str, float]:
 
 def _half_width(values: list[float]) -> float:
     return 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-
-
-if __name__ == "__main__":
-    main()
 
 
 @lru_cache(maxsize=1)

@@ -1,30 +1,22 @@
-"""中文字体子集：在没有中文字体的机器上，图里的汉字也不会变成方框。
+"""中文字体子集：在没有中文字体的机器上，图里的汉字也不会变成方框；画不出的字符，写成看得懂的样子。
 
 来源：Noto Sans CJK SC(Google 与 Adobe，SIL OFL 1.1)。子集改名为 CourseSansSC，许可证在 data/fonts/OFL.txt。
-重做子集：`python -m tools.fonts NotoSansCJK-Regular.ttc`（需要 fonttools；Debian 的 fonts-noto-cjk 里有这个文件）。
+子集由 tools/fonts.py 重做。
 """
 
 from __future__ import annotations
 
-import argparse
 import unicodedata
 from functools import cache
 
 import matplotlib.pyplot as plt
 from matplotlib import font_manager
 
-from tools.fonts import build
 from utils.paths import DATA
 
 FAMILY = "CourseSansSC"
 FONT_FILE = DATA / "fonts" / "CourseSansSC-Regular.otf"
 
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="重做课程的中文字体子集")
-    parser.add_argument("source", help="NotoSansCJK-Regular.ttc 的路径")
-    path = build(parser.parse_args().source)
-    print(f"已写好 {path}({path.stat().st_size / 1e6:.2f} MB)")
 
 
 def visible(token: str) -> str:

@@ -18,7 +18,6 @@ import torch
 from scipy.optimize import least_squares
 from transformers import BertLMHeadModel, PreTrainedTokenizerFast
 
-from tools.scaling_runs import main
 from utils.corpus.news import floor, generate
 from utils.models.initialization import prepare_heads
 from utils.paths import DATA
@@ -152,6 +151,3 @@ def read_runs(path: Path = RUNS) -> list[Run]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [Run(**{name: row[name] for name in Run.__dataclass_fields__}) for row in rows]
 
-
-if __name__ == "__main__":
-    main()

@@ -11,13 +11,9 @@ from tokenizers import processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from utils.paths import DATA
-from utils.tokenization.tokenizer import jieba_words
-from utils.tokenization.vocabularies import BUILDERS, SPECIAL_TOKENS, bytes_to_symbols, jieba_words
+from utils.tokenization.vocabularies import BUILDERS, SPECIAL_TOKENS
 
-__all__ = ["GRANULARITIES", "GRANULARITY_NAMES", "SPECIAL_TOKENS", "build_tokenizer", "bytes_to_symbols", "check_vocabulary",
-           "course_tokenizer", "encode_all_pairs", "encode_pair", "encode_texts", "jieba_words", "LOSSLESS", "name_unknown",
-           "unknown_characters", "unknown_note", "vocabulary_id"]
-
+IGNORE = -100                                             # 这个标签不计损失，库的损失函数都认它
 GRANULARITY_NAMES = {
     "byte": "UTF-8 字节",
     "byte_bpe": "字节级 BPE",
@@ -275,6 +271,3 @@ def name_unknown(tokenizer, *texts: str) -> None:
     note = unknown_note(tokenizer, *texts)
     if note:
         print(note)
-
-
-IGNORE = -100                                             # 交叉熵跳过的标签

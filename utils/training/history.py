@@ -1,4 +1,4 @@
-"""TODO"""
+"""训练的经过：一步步的损失，一次次的评估。"""
 
 from __future__ import annotations
 

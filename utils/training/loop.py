@@ -1,6 +1,6 @@
-"""训练：把语料变成批（batch），用 Hugging Face Trainer 训练，并按「每个目标词元多少奈特」评估。
+"""训练：用 Hugging Face Trainer，边练边评估，停下了可以接着练。
 
-首次实现：06_mlm_pretraining（MLM、Trainer 的设置）与 08_clm_finetuning（CLM 的标签）。
+首次实现：06_mlm_pretraining（Trainer 的设置）。
 """
 
 from __future__ import annotations

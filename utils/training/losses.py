@@ -1,4 +1,4 @@
-"""TODO"""
+"""损失：只在有标签的位置算，按「每个目标词元多少奈特」评估。首次实现：06_mlm_pretraining。"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 from utils.tokenization.tokenizer import IGNORE, check_vocabulary
 from utils.training.processes import is_sharded
 
-TARGETS = 128                                 # 序列长度、目标个数各补到它们的倍数，见 targets_only
+TARGETS = 128                                             # 目标的个数补到它的倍数，见 targets_only
 
 
 def logits_at_targets(model: PreTrainedModel, batch: dict, labels: torch.Tensor, shift: bool, multiple: int = 1,

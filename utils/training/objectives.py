@@ -11,7 +11,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
-from utils.tokenization.tokenizer import IGNORE, jieba_words
+from utils.tokenization.tokenizer import IGNORE
+from utils.tokenization.vocabularies import jieba_words
 from utils.training.collators import Collator
 
 

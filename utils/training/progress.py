@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 from transformers import TrainerCallback
 
 from utils.display.plotting import loss_curve
-
-if TYPE_CHECKING:
-    from utils.training.history import History
+from utils.training.history import History
 
 TRANSIENT = {"course": "transient"}                      # 带这个标记的输出不会写进成品 notebook
 

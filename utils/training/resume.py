@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from datasets import Dataset
@@ -21,9 +20,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from utils.training.collators import describe
-
-if TYPE_CHECKING:
-    from utils.training.history import History
+from utils.training.history import History
 
 SETTINGS, HISTORY = "settings.json", "history.json"
 ARGUMENTS = {"max_steps": "步数", "per_device_train_batch_size": "每批篇数", "learning_rate": "学习率", "warmup_steps": "升温步数",

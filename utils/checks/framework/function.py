@@ -230,9 +230,9 @@ class Function(Exercise):
 
 def trace(error: BaseException) -> str:
     """学习者自己的那几行报错：从进入他的代码算起，去掉检查程序的部分。"""
-    here = os.path.dirname(os.path.abspath(__file__))
+    checks = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))                         # 这个文件夹里的，都是检查程序
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if os.path.dirname(os.path.abspath(f.filename)) != here] or frames[-1:]
+    own = [f for f in frames if not os.path.abspath(f.filename).startswith(checks + os.sep)] or frames[-1:]
     if len(own) > 6:
         own = [*own[:3], *own[-3:]]
     lines = []

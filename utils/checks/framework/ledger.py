@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from utils.paths import outputs
+
 PASSED, WRONG = "通过", "还不对"
 
 
 def progress_file() -> Path:
-    """进度文件的位置；环境变量 COURSE_OUTPUTS 可以另指一处。"""
-    return Path(os.environ.get("COURSE_OUTPUTS") or ROOT / "outputs") / "progress.jsonl"
+    """进度文件的位置。"""
+    return outputs() / "progress.jsonl"
 
 
 def read_progress() -> dict[str, dict]:

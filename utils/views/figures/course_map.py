@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from utils.display.plotting import COLORS, use_chinese_font
+from utils.display.plotting import COLORS
 from utils.paths import ROOT
 from utils.road import ROAD, Stop
 
@@ -129,21 +128,3 @@ def fingerprint(ready: Collection[str] | None = None) -> str:
     """地图上写了什么（JSON）：存进 PNG，测试据此看图是不是旧了。"""
     ready = existing_notebooks() if ready is None else ready
     return json.dumps([[s.name, s.title, s.question, s.name in ready] for s in ROAD], ensure_ascii=True)
-
-
-def write_map(path: Path = PICTURE, ready: Collection[str] | None = None) -> Path:
-    """把地图写成 PNG（一律用课程自带的字体，各台机器写出的图相同），返回 path。"""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    use_chinese_font()
-    from utils.display.fonts import FAMILY
-
-    with plt.rc_context({"font.family": [FAMILY, "DejaVu Sans"]}):
-        figure = draw_map(ready)
-        about = {"Description": fingerprint(ready), "Software": None}
-        figure.savefig(path, dpi=150, facecolor=PAPER, metadata=about)
-    plt.close(figure)
-    return path
-
-
-if __name__ == "__main__":
-    print(f"已写好 {write_map().relative_to(ROOT)}")

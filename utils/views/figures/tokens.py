@@ -14,7 +14,8 @@ from matplotlib.patches import FancyBboxPatch
 
 from utils.display.fonts import visible
 from utils.tokenization.names import unknown_name
-from utils.tokenization.tokenizer import GRANULARITY_NAMES, bytes_to_symbols, encode_texts
+from utils.tokenization.tokenizer import GRANULARITY_NAMES, encode_texts
+from utils.tokenization.vocabularies import bytes_to_symbols
 
 MAX_CHARS = 200  # 演示用，再长的文字看不过来
 _TINTS = ("#D6E8F5", "#FBE3CC", "#D3EFE4")  # 浅蓝、浅橙、浅绿：色盲也能分开，且每块都有边框

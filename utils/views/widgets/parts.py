@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 from utils.display.fonts import visible
 from utils.display.web_fonts import CLASS, STACK, font_face
 
-STATIC = Path(__file__).parent / "static"
+HERE = Path(__file__).parent
 MAX_SENT = 1_000_000  # 一个小部件至多送这么多字节给网页（权重、脚本、样式、字体加在一起）
 
 
 @cache
 def static(*names: str) -> str:
-    """utils/static 里的几个文件，依次接成一个。"""
-    return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in names)
+    """旁边的几个脚本或样式，依次接成一个。"""
+    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in names)
 
 
 def drawn(text: str) -> str:
