@@ -407,8 +407,8 @@ flow = {name: torch.tensor([gradient_by_layer(block, lesson.seed + n, **options)
         for name, (block, options) in designs.items()}                    # 每种 (9, depth + 1)
 
 # %% [markdown]
-# 从右往左看，右边是最上面一层。每条细线是一次抽样，粗线是九次的中位数；纵轴是对数坐标，每一大格差 10 倍。
-# 看没有残差的那些线，往下走几层掉了多少，九次之间差多少；再看有残差的两种平不平。
+# 从右往左看，右边是最上面一层。线是九次的中位数，阴影是九次里的最小到最大；纵轴是对数坐标，每一大格差 10 倍。
+# 看没有残差的那一条，往下走几层掉了多少，阴影有多宽；再看有残差的两种平不平。
 # Pre-LN 与 Post-LN 的差别要看各层**参数**的梯度和学习率：Xiong 等（2020）发现 Post-LN 离不开升温（warm-up），Pre-LN 可以不要。
 
 # %%
@@ -417,8 +417,8 @@ from utils.display import COLORS
 figure, ax = plt.subplots(figsize=(8, 3.8))
 for (name, norms), color in zip(flow.items(), COLORS):
     shares = norms / norms[:, -1:]                                        # 最上面一层算 1
-    ax.plot(shares.T, linewidth=0.6, alpha=0.5, color=color)
-    ax.plot(shares.median(0).values, linewidth=2.5, color=color, label=name)
+    ax.fill_between(range(shares.size(1)), shares.min(0).values, shares.max(0).values, color=color, alpha=0.15, linewidth=0)
+    ax.plot(shares.median(0).values, "o-", markersize=4, color=color, label=name)
 ax.set(yscale="log", title="梯度传到每一层还剩多少（随机权重，24 层，各抽九次）", xlabel="第几层的输入", ylabel="与最上面一层之比")
 ax.legend(frameon=False)
 plt.show()
