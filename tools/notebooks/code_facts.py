@@ -43,10 +43,12 @@ class Facts:
     属性：
         digest: 程序的指纹，不含注释和文档字符串。
         units: 名字 → 一段；"" 是一导入就运行的部分，"-m" 是 `python -m` 才运行的部分。
+        face: 是不是一间屋子的门面：除了转手别处的名字和 `__all__`，什么也没有。门面的每个名字自成一段。
     """
 
     digest: str
     units: dict[str, Unit]
+    face: bool = False
 
 
 def digest(*parts: str | bytes) -> str:
@@ -73,10 +75,19 @@ def study(text: str, cell: bool = False) -> Facts:
     for node in ast.walk(tree):
         if isinstance(node, DEFINITIONS) or node is tree and not cell:
             node.body = node.body[ast.get_docstring(node, clean=False) is not None:]
+    if not cell and _is_face(tree):
+        return Facts(digest(_written(tree)), {alias.asname or alias.name: _unit([ast.ImportFrom(node.module, [alias], node.level)])
+                                              for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}, True)
     parts: dict[str, list[ast.stmt]] = {"": []}
     for node in tree.body:
         parts.setdefault("" if cell else _unit_name(node), []).append(node)
     return Facts(digest(program or _written(tree)), {name: _unit(body) for name, body in parts.items()})
+
+
+def _is_face(tree: ast.Module) -> bool:
+    def listing(node: ast.stmt) -> bool:
+        return isinstance(node, ast.Assign) and [name_of(target) for target in node.targets] == ["__all__"]
+    return any(map(listing, tree.body)) and all(isinstance(node, ast.ImportFrom) or listing(node) for node in tree.body)
 
 
 def same_program(old: str, new: str) -> bool:
@@ -145,7 +156,7 @@ def _modules(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
 
 
 def _files(nodes: list[ast.AST]) -> Iterator[str]:
-    """读的数据：`DATA / "名字"`、SHIPPED，以及放在模块旁边的文件夹。"""
+    """读的数据：`DATA / "名字"`、SHIPPED，放在模块旁边的文件夹，以及点名的脚本和样式（"stepper.js"，也在旁边）。"""
     for node in nodes:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             left, right = ast.unparse(node.left), text_of(node.right)
@@ -153,6 +164,8 @@ def _files(nodes: list[ast.AST]) -> Iterator[str]:
                 yield f"data/{right.split('/')[0]}" if right else "data"
             elif left in BESIDE and right:
                 yield f"./{right}"
+        elif re.fullmatch(r"\w+\.(js|css)", text_of(node) or ""):
+            yield f"./{node.value}"
         elif name_of(node) == "SHIPPED" and isinstance(node.ctx, ast.Load):
             yield from (f"data/checkpoints/{kind}" for kind in KINDS)
 

@@ -47,10 +47,20 @@ def find(root: Path, folder: Path, dotted: str) -> set[Path]:
     return found | {path for path in inits if path.is_file()}
 
 
+def passed_on(folder: Path, dotted: str) -> tuple[Unit, Path] | None:
+    """dotted 要是「一间屋子的门面.它转手的一个名字」，返回转手的那一段和门面的文件；不是就是 None。"""
+    room, _, name = dotted.rpartition(".")
+    face = folder.joinpath(*room.split("."), "__init__.py")
+    facts = study(face.read_text(encoding="utf-8")) if room and DOTTED.fullmatch(dotted) and face.is_file() else None
+    return (facts.units[name], face) if facts and facts.face and name in facts.units else None
+
+
 def reached(root: Path, cells: Iterable[Facts]) -> dict[Path, list[Unit]]:
     """代码格一层层用到的课程模块：文件 → 用到的各段。root 是课程文件夹。
 
     一个函数或类，只要名字在别的用到的代码里出现过，就算用到；没有用到的，里面才导入的模块、才读的数据不算。
+    从一间屋子的门面（`from utils.training import train`）取一个名字，用到的是写着它的那个模块，不是整间屋子；
+    门面自己只是转手，不算在内。
     """
     used: dict[Path, list[Unit]] = {}
     waiting: dict[Path, dict[str, Unit]] = {}
@@ -59,9 +69,13 @@ def reached(root: Path, cells: Iterable[Facts]) -> dict[Path, list[Unit]]:
     def take(unit: Unit, path: Path) -> None:
         words.update(unit.words)
         for level, name in unit.modules:
-            for module in find(root, path.parents[level - 1] if level else root, name):
-                if module not in used:
-                    used[module], waiting[module] = [], dict(study(module.read_text(encoding="utf-8")).units)
+            folder = path.parents[level - 1] if level else root
+            for module in find(root, folder, name):
+                facts = study(module.read_text(encoding="utf-8"))
+                if module not in used and not facts.face:
+                    used[module], waiting[module] = [], dict(facts.units)
+            if through := passed_on(folder, name):
+                take(*through)
 
     for facts in cells:
         take(facts.units[""], root)
@@ -95,7 +109,7 @@ def fingerprint(source: Path) -> dict:
     readers = [(root, facts.units[""]) for facts in cells] + [
         (path, unit) for path, units in modules.items() if path.relative_to(root).as_posix() not in GIVERS for unit in units]
     read = {path.parent / name if name.startswith("./") else root / name for path, unit in readers for name in unit.files}
-    files |= {path: hash_files(path) for path in read}
+    files |= {path: hash_files(path) for path in read if path.exists()}
     earlier = {name: digest(json.dumps(fingerprint(source.with_name(f"{name}.py")), sort_keys=True))
                for name in lenders(source.parent.parent, source.stem)}
     return {"code": digest(*(facts.digest for facts in cells)),
