@@ -15,6 +15,7 @@ from nbclient import NotebookClient
 
 from tools.notebooks import exercises as C
 from tools.notebooks.execution import ThisPython
+from utils.checks import progress
 from utils.checks.framework import Choice, Function, Mistake, Value, ledger
 from utils.checks.framework.compare import difference, show, size
 from utils.checks.framework.limits import TimeUp, run_limited
@@ -281,13 +282,13 @@ def test_progress_is_one_readable_file_and_a_pass_stays():
 
 
 def test_course_progress_counts_passes():
-    nothing = ledger.course_progress()
+    nothing = progress.course_progress()
     assert {"00_start", "05_objectives"} <= set(nothing) and all(done == 0 < total for done, total in nothing.values())
     nb00 = load_module("00")
     nb00.warm_up(12)
-    assert ledger.course_progress() == nothing
+    assert progress.course_progress() == nothing
     nb00.warm_up(4)
-    assert ledger.course_progress()["00_start"] == (1, nothing["00_start"][1])
+    assert progress.course_progress()["00_start"] == (1, nothing["00_start"][1])
 
 
 def test_torn_and_foreign_lines_are_skipped():

@@ -10,6 +10,7 @@ import time
 import pytest
 from datasets import Dataset
 
+from tools.corpus import show
 from utils.corpus import news as corpus
 from utils.corpus.facts import PROPER
 from utils.corpus.lexicon import TYPES
@@ -180,7 +181,7 @@ def test_a_document_costs_no_more_than_five_thousand_little_steps():
 
 def test_stats_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["corpus", "stats", "300"])
-    corpus.main()
+    show.main()
     stats = json.loads(capsys.readouterr().out)
     assert {"documents", "characters", "distinct_characters", "schemas", "lexicon", "entropy_bits_per_char",
             "body_given_intro_bits_per_char", "duplicates"} <= set(stats)
@@ -191,7 +192,7 @@ def test_stats_command(monkeypatch, capsys):
 
 def test_show_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["corpus", "show", "2"])
-    corpus.main()
+    show.main()
     out = capsys.readouterr().out
     assert out.count("导语") == 4 and all(body in out for body in generate("train", 2)["body"])
 
@@ -199,7 +200,7 @@ def test_show_command(monkeypatch, capsys):
 def test_data_card_agrees_with_the_grammar():
     card = (DATA / "README.md").read_text(encoding="utf-8")
     [written] = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", card, re.S)]
-    found = corpus.stats(100)
+    found = show.stats(100)
     same = ("categories", "schemas", "lexicon", "lexicon_written", "lexicon_new_names", "lexicon_files")
     assert set(written) == set(found) and {k: written[k] for k in same} == {k: found[k] for k in same}
     assert written["documents"] == 60000 and written["duplicates"] == 0 and written["distinct_han"] >= 2000

@@ -1,4 +1,4 @@
-"""utils.generation、utils.generation.writer、utils.generation.decoding、utils.generation.kv_cache：与 transformers 相等，缓存、分批不改变结果。"""
+"""utils.generation：与 transformers 相等，缓存、分批不改变结果。"""
 
 import math
 from collections import Counter

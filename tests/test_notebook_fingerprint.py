@@ -48,9 +48,11 @@ TREE = {
                            f'[[notebook]]\nname = "{USER}"\nmlm = "own"\n',
     f"notebooks/src/{PLAIN}.py": "# %% [markdown]\n# # 题目\n\n# %%\nfrom utils.near import used, words\n\n# %% [markdown]\n# 说明\n\n"
                                  '# %%\ndef f():\n    """说明。"""\n    return 1      # 注释\n',
-    f"notebooks/src/{MAKER}.py": "# %% [markdown]\n# # 题目\n\n# %%\nfrom utils.models.checkpoints import save_checkpoint\nimport importlib\n"
+    f"notebooks/src/{MAKER}.py": "# %% [markdown]\n# # 题目\n\n# %%\nfrom utils.models.checkpoints import save_checkpoint\n"
+                                 "import importlib\n"
                                  'part = importlib.import_module(f"utils.parts.part{1}")\n',
-    f"notebooks/src/{USER}.py": "# %% [markdown]\n# # 题目\n\n# %%\n%matplotlib inline\nfrom utils.models.checkpoints import load_checkpoint\n"
+    f"notebooks/src/{USER}.py": "# %% [markdown]\n# # 题目\n\n# %%\n%matplotlib inline\n"
+                                "from utils.models.checkpoints import load_checkpoint\n"
                                 "import utils.pictures as p\nmodel = load_checkpoint('mlm', None)\n"
                                 'command = ["python", "-m", "utils.run"]\n',
 }

@@ -203,7 +203,8 @@ def faithful(model: BertLMHeadModel, tokenizer: PreTrainedTokenizerFast, n_docs:
 
 def main(arguments: list[str] | None = None) -> None:
     """命令行入口。"""
-    parser = argparse.ArgumentParser(prog="python -m tools.checkpoints.copy_training", description="给附带的 clm 加上照抄层；torchrun 之下就是多进程",
+    parser = argparse.ArgumentParser(prog="python -m tools.checkpoints.copy_training",
+                                     description="给附带的 clm 加上照抄层；torchrun 之下就是多进程",
                                      epilog="出发的检查点已经有照抄层的，只接着练最后一步。")
     parser.add_argument("--from", dest="start", type=Path, default=SHIPPED / "clm", help="从哪个检查点出发")
     parser.add_argument("--out", type=Path, default=SHIPPED / "clm", help="存到哪里")

@@ -2,7 +2,7 @@
 
 两个检查点起点都是 prepare_heads，只差目标：mlm 填空；clm 接龙，导语也计损失，所以它既会从导语写正文，也会接着
 「今天是个」写导语。`--objective both` 一半文档接龙、一半填空（UniLM，Dong 等，2019）；`--start` 从已有的检查点接着练，几段可以首尾相接。
-练多久有两种说法：`--steps` 用 Trainer，练到第几步都能停下再续；`--minutes` 用 tools/checkpoints/gpu_loop.py 里那个精简的循环，数据全在设备上，
+练多久有两种说法：`--steps` 用 Trainer，练到第几步都能停下再续；`--minutes` 用 gpu_loop.py 里那个精简的循环，数据全在设备上，
 适合 GPU，不能续。clm 最后还要插进一层，专帮照抄：tools/checkpoints/copy_training.py。
 """
 
