@@ -16,7 +16,8 @@ from utils.notebook_checks import source_files
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDED = re.compile(r"\n*<details><summary>参考答案</summary>.*?</details>\n*", re.S)
-COPIED = ("course.py", "requirements.txt", "constraints.txt", "environment.yml", "README.md", "README.en.md", "LICENSE", "data", "tools", "utils")
+COPIED = ("course.py", "requirements.txt", "constraints.txt", "environment.yml", "README.md", "README.en.md", "LICENSE",
+          "data", "tools", "utils")
 CONFIG = '''\
 """nbgrader 的设置。在这个文件夹里运行 nbgrader generate_assignment NN_name、nbgrader autograde NN_name。"""
 import os
