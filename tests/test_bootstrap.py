@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from test_course import copy_door
 
 from tools.notebooks import colab as bootstrap
 from utils.paths import ROOT
@@ -44,7 +45,7 @@ class Colab:
         wheel(self.wheels, "torch", "1.0")
         wheel(self.wheels, "torch", "2.0")
         wheel(self.wheels, "alpha", "1.0", "torch>=0.5")
-        shutil.copy(ROOT / "course.py", self.repo)
+        copy_door(self.repo)
         (self.repo / "requirements.txt").write_text("torch>=0.5\nalpha>=1.0\n")
         (self.repo / "constraints.txt").write_text("torch==2.0\nalpha==1.0\n")
         (self.repo / "notebooks" / "00_start.ipynb").write_text("{}")

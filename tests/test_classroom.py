@@ -79,6 +79,18 @@ def test_release_refuses_a_folder_with_things_in_it(tmp_path):
     assert (tmp_path / "x").read_text() == "重要"
 
 
+def test_released_course_runs(tmp_path):
+    """学生版里有 course.py 要的一切：真的运行它。"""
+    place = tmp_path / "notebooks" / "src"
+    place.mkdir(parents=True)
+    first = source_files(ROOT / "notebooks")[0]
+    (place / first.name).write_bytes(first.read_bytes())
+    release(tmp_path / "发布", tmp_path / "notebooks")
+    done = subprocess.run([sys.executable, "course.py", "--help"], cwd=tmp_path / "发布" / "student", capture_output=True,
+                          env=dict(os.environ, PYTHONUTF8="1"), text=True, encoding="utf-8")
+    assert done.returncode == 0 and "用法" in done.stdout, done.stderr
+
+
 # ---------------------------------------------------------------- 批改
 
 

@@ -107,7 +107,7 @@ def test_every_third_party_import_is_required():
     """utils、notebooks、tests 里导入的第三方包，都在 requirements.txt 里（反过来允许只装不导入）。"""
     alias = {"pil": "pillow", "xdist": "pytest-xdist"}
     indirect = {"packaging", "jupyter-client", "jupyter-core"}     # pytest、nbclient 一定带来的
-    known = set(BOUNDS) | indirect | {"utils", "course", "benchmarks"}
+    known = set(BOUNDS) | indirect | {"utils", "tools", "course", "benchmarks"}
     files = [p for folder in ("utils", "notebooks/src", "tests", "tests/browser") for p in (ROOT / folder).glob("*.py")]
     local = {p.stem for p in (ROOT / "tests").rglob("*.py")}
     assert files and not set(BOUNDS) & set(BROWSER)

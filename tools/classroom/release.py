@@ -16,7 +16,8 @@ from tools.notebooks.lint import source_files
 from utils.paths import ROOT
 
 FOLDED = re.compile(r"\n*<details><summary>参考答案</summary>.*?</details>\n*", re.S)
-COPIED = ("course.py", "requirements.txt", "constraints.txt", "environment.yml", "README.md", "README.en.md", "LICENSE", "data", "utils")
+COPIED = ("course.py", "requirements.txt", "constraints.txt", "environment.yml", "README.md", "README.en.md", "LICENSE",
+          "data", "tools", "utils")
 CONFIG = '''\
 """nbgrader 的设置。在这个文件夹里运行 nbgrader generate_assignment NN_name、nbgrader autograde NN_name。"""
 import os
@@ -114,7 +115,7 @@ def release(folder: Path, notebooks: Path = ROOT / "notebooks", whole: bool = Tr
     参数：
         folder: 要写的文件夹；必须是空的或不存在。
         notebooks: 课程的 notebooks/。
-        whole: 学生版里是否带上整个课程（course.py、utils、data……），学生拿到就能运行。
+        whole: 学生版里是否带上整个课程（course.py、tools、utils、data……），学生拿到就能运行。
     返回：
         每本一行，给老师看。
     异常：
