@@ -20,6 +20,9 @@ TESTED_PYTHON = (3, 13)
 SUPPORTED = "%d.%d 到 %d.%d" % (MIN_PYTHON + TESTED_PYTHON)
 PRESETS = ("smoke", "cpu", "gpu")
 COMMANDS = ("lab", "run", "build", "test", "setup", "pack", "release", "grade", "slides")
+# 学生版里没有的文件夹：要用到它们的命令
+NEEDS = {"run": "tools/notebooks", "build": "tools/notebooks", "test": "tests", "pack": "tools/pack.py",
+         "release": "tools/classroom", "grade": "tools/classroom", "slides": "tools/classroom"}
 
 if sys.version_info >= MIN_PYTHON:                # 更旧的读不懂它们；main 会说明白，然后停下
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))      # 设了 PYTHONSAFEPATH 时，Python 自己不加
@@ -262,6 +265,8 @@ def carry_out(argv):
     if command == "help":
         say(HELP.format(me=base.me()))
         return 0
+    if not os.path.exists(os.path.join(base.ROOT, NEEDS.get(command, ""))):
+        raise base.Stop("这份课程（发给学生的那种）里没有 %s 要用的 %s。学习只要：%s lab" % (command, NEEDS[command], base.me()), 2)
     # release、grade 在课程文件夹里运行，所以文件夹先换成绝对路径
     if command in ("release", "grade"):
         names = [os.path.abspath(word) for word in words]

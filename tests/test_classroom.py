@@ -86,9 +86,18 @@ def test_released_course_runs(tmp_path):
     first = source_files(ROOT / "notebooks")[0]
     (place / first.name).write_bytes(first.read_bytes())
     release(tmp_path / "发布", tmp_path / "notebooks")
-    done = subprocess.run([sys.executable, "course.py", "--help"], cwd=tmp_path / "发布" / "student", capture_output=True,
-                          env=dict(os.environ, PYTHONUTF8="1"), text=True, encoding="utf-8")
+    student = tmp_path / "发布" / "student"
+
+    def course(*words):
+        return subprocess.run([sys.executable, "course.py", *words], cwd=student, capture_output=True,
+                              env=dict(os.environ, PYTHONUTF8="1"), text=True, encoding="utf-8")
+
+    done = course("--help")
     assert done.returncode == 0 and "用法" in done.stdout, done.stderr
+    for words in (["run"], ["build"], ["test"], ["pack"], ["grade", "作业"], ["release", "作业"], ["slides"]):
+        done = course(*words)
+        assert done.returncode == 2 and "发给学生的那种" in done.stderr, (words, done.stderr)
+    assert {p.name for p in (student / "tools").iterdir()} == {"__init__.py", "install"}            # 没有批改的程序
 
 
 # ---------------------------------------------------------------- 批改

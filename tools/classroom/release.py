@@ -17,7 +17,7 @@ from utils.paths import ROOT
 
 FOLDED = re.compile(r"\n*<details><summary>参考答案</summary>.*?</details>\n*", re.S)
 COPIED = ("course.py", "requirements.txt", "constraints.txt", "environment.yml", "README.md", "README.en.md", "LICENSE",
-          "data", "tools", "utils")
+          "data", "tools/__init__.py", "tools/install", "utils")     # 批改、构建用的工具不发给学生
 CONFIG = '''\
 """nbgrader 的设置。在这个文件夹里运行 nbgrader generate_assignment NN_name、nbgrader autograde NN_name。"""
 import os
@@ -152,6 +152,9 @@ def _copy_course(folder: Path, notebooks: Path) -> None:
         if origin.is_dir():
             shutil.copytree(origin, folder / name, ignore=ignore)
         elif origin.exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(origin, folder / name)
+    if (notebooks / "road.toml").exists():
+        shutil.copy2(notebooks / "road.toml", folder / "notebooks" / "road.toml")
     if (notebooks / "figures").is_dir():
         shutil.copytree(notebooks / "figures", folder / "notebooks" / "figures")
