@@ -308,7 +308,7 @@ def test_unwritable_progress_does_not_disturb(monkeypatch, tmp_path):
 
 WRITE_MANY = """
 import sys
-from utils.checks import ledger
+from utils.checks.framework import ledger
 for n in range(60):
     ledger.record(f"99.{sys.argv[1]}{n}", n % 2 == 0, "提示" * 40)
 """

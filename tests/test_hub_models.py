@@ -44,7 +44,8 @@ BEFORE = """
 import math, os, pathlib, torch
 from dataclasses import replace
 import sys; sys.argv = ["x"]
-from utils.environment import PRESETS, start
+from utils.environment import start
+from utils.presets import PRESETS
 from utils.models.checkpoints import load_checkpoint
 from utils.sources.cleaning import clean
 from utils.corpus import generate, load_corpus

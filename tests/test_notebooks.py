@@ -144,7 +144,7 @@ def test_unknown_number_lists_what_there_is(tmp_path):
 def test_interrupt_prints_the_table_so_far(tmp_path):
     write(tmp_path, "01_quick", "1")
     write(tmp_path, "02_slow", "open('started', 'w').close()\nimport time; time.sleep(100)")
-    code = ("import sys; from pathlib import Path; from utils import notebooks;"
+    code = ("import sys; from pathlib import Path; from tools.notebooks import manage as notebooks;"
             f"sys.exit(notebooks.run([], 'smoke', Path({str(tmp_path)!r})))")
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, env=dict(os.environ, COURSE_OUTPUTS=str(tmp_path)))

@@ -99,7 +99,7 @@ SCRIPT = '''
 import sys, torch
 from pathlib import Path
 sys.path[:0] = [{root!r}, {root!r} + "/tests"]
-from utils import resume, training as T
+from utils.training import batches, losses, resume, loop as T
 from test_training import TINY, CPU, encoder
 from utils.corpus import generate
 from utils.tokenization import build_tokenizer

@@ -8,10 +8,11 @@ from nbformat.v4 import new_code_cell, new_notebook
 SETUP = '''import sys; sys.path.insert(0, "..")
 import torch
 from transformers import BertConfig, BertForMaskedLM
-from utils.models.attention import Attentions
-from utils.display.plotting import use_chinese_font
+from utils.analysis import Attentions
+from utils.display import use_chinese_font
 from utils.tokenization import build_tokenizer
-from utils.views.widgets.attention import AttentionWidget, show_attention, show_stepper
+from utils.views import show_attention, show_stepper
+from utils.views.widgets.attention import AttentionWidget
 use_chinese_font()
 text = "昨天晚上，北京队以三比一战胜了上海队。"
 tokenizer = build_tokenizer("char", [text + "今天是个好日子<>script/$"])
