@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import OfflineModeIsEnabled
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.sources.hub import check_endpoint, in_chinese
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load_hub_model(name: str, model_class, revision: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
@@ -25,6 +28,9 @@ def load_hub_model(name: str, model_class, revision: str | None = None) -> tuple
     异常：
         ValueError: 名字、版本不对，连不上，没有权限，没有 safetensors 的权重，或要运行自带的代码；说明里写着怎么办。
     """
+    import torch  # 读语料的人也要经过 utils.sources，不让他们等 torch
+    from transformers import AutoTokenizer
+
     check_endpoint()
     with in_chinese(name, revision, "模型"):
         if constants.HF_HUB_OFFLINE:
