@@ -130,8 +130,10 @@ CASES = [                                                        # 哪条规矩�
     (unlike_faces, FACE, LOW + "__all__ = ['f', 'gone']", "utils.low.gone"),
     (unlike_faces, FACE, "from utils.low.a import g\n__all__ = ['g']", "utils.low.g"),
     (unlike_faces, FACE, "from utils.low.c import c\n__all__ = ['c']", "c 是子模块"),
-    (circles_of, "utils/low/a.py", "def f():\n    from utils.low.b import f", "utils.low.a"), (circles_of, "tools/y.py", "import tools.x", "tools.x"),
-    (loads, "utils/low/a.py", "import jieba\ndef f(): ...", "low ['jieba']"), (loads, "utils/low/a.py", "import torch\ndef f(): ...", "low ['torch']"),
+    (circles_of, "utils/low/a.py", "def f():\n    from utils.low.b import f", "utils.low.a"),
+    (circles_of, "tools/y.py", "import tools.x", "tools.x"),
+    (loads, "utils/low/a.py", "import jieba\ndef f(): ...", "low ['jieba']"),
+    (loads, "utils/low/a.py", "import torch\ndef f(): ...", "low ['torch']"),
 ]
 
 
