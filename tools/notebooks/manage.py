@@ -1,9 +1,9 @@
 """运行、构建、检查 notebook：`python -m tools.notebooks run|build|refresh|check|results [NN …]`。
 
 notebooks/src/NN_name.py 是唯一的源（jupytext py:percent）；notebooks/NN_name.ipynb 只由 build 写出。
-只改了文字和注释时不必重新运行：refresh 把它们和引导单元（bootstrap.py）更新到 .ipynb 里。build 还在 .ipynb 里记下指纹
-（notebook_fingerprint.py）：代码、模块、数据变了以后，check 会要求重新 build；refresh 留着指纹，从不改它。
-执行见 notebook_execution.py，清理输出见 notebook_cleaning.py，检查见 notebook_checks.py。
+只改了文字和注释时不必重新运行：refresh 把它们和引导单元（colab.py）更新到 .ipynb 里。build 还在 .ipynb 里记下指纹
+（fingerprint.py）：代码、模块、数据变了以后，check 会要求重新 build；refresh 留着指纹，从不改它。
+执行见 execution.py，清理输出见 cleaning.py，检查见 lint.py。
 """
 
 from __future__ import annotations

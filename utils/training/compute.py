@@ -42,7 +42,7 @@ class FlopsMeter:
     参数：
         collate: 原来的整理函数，返回的字典里有 labels (B, T)。
         config: 模型的配置。
-        lean: True 表示词表头只在有标签的位置算，个数补到 TARGETS 的倍数（utils.training.targets_only）；False 表示每个位置都算。
+        lean: True 表示词表头只在有标签的位置算，个数补到 TARGETS 的倍数（utils.training.losses.targets_only）；False 表示每个位置都算。
     属性：
         used: 到目前为止的浮点运算数。
     """
