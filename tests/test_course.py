@@ -422,7 +422,9 @@ class Project:
         (self.root / "utils").mkdir()
         self.wheels.mkdir()
         copy_door(self.root)
-        (self.root / "utils" / "notebooks.py").write_text(TELL, encoding="utf-8")
+        (self.root / "tools" / "notebooks").mkdir()
+        (self.root / "tools" / "notebooks" / "__main__.py").write_text(TELL, encoding="utf-8")
+        (self.root / "tests").mkdir()
         for name in ("00_start", "02_tokenization"):
             (self.root / "notebooks" / "src" / f"{name}.py").write_text("")
         (self.root / "notebooks" / "00_start.ipynb").write_text("{}")
