@@ -157,7 +157,7 @@ def test_from_bert_layer_copies_and_refuses_other_layers():
 @pytest.mark.parametrize("mask", [None, "causal", "padding", "nobody"])
 def test_the_notebook_agrees(mask):
     """03 手写的注意力、掩码、多头，与 utils 的一比特不差；参数的名字也一样。"""
-    hand = handmade("03_self_attention", "attend", "causal_mask", "padding_mask", "MultiHeadSelfAttention", "one_sentence",
+    hand = handmade("self_attention", "attend", "causal_mask", "padding_mask", "MultiHeadSelfAttention", "one_sentence",
                     torch=torch, nn=nn, math=math)
     real = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
     assert torch.equal(hand["causal_mask"](7), A.causal_mask(7))

@@ -140,7 +140,7 @@ def test_gradients_of_the_whole_model():
 
 @pytest.mark.parametrize("cls", [BertForMaskedLM, BertLMHeadModel])
 def test_the_notebook_agrees(cls):
-    hand = handmade("04_transformer", *NOTEBOOK, nn=nn, F=F, torch=torch, re=re, ACT2FN=ACT2FN, **{
+    hand = handmade("transformer", *NOTEBOOK, nn=nn, F=F, torch=torch, re=re, ACT2FN=ACT2FN, **{
         n: getattr(A, n) for n in ("MultiHeadSelfAttention", "causal_mask", "padding_mask", "scaled_dot_product_attention")})
     assert tuple(hand["RENAMES"]) == RENAMES
     model = hub_model(cls, **SHAPES[1])
@@ -153,4 +153,4 @@ def test_the_notebook_agrees(cls):
 
 
 def test_the_notebooks_bert_is_about_120_lines():
-    assert 80 <= source_lines("04_transformer", *NOTEBOOK) <= 130
+    assert 80 <= source_lines("transformer", *NOTEBOOK) <= 130

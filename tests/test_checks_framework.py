@@ -207,7 +207,7 @@ def test_time_limit_works_outside_the_main_thread():
 
 def test_endless_loop_is_stopped_in_a_real_kernel(tmp_path):
     """在 Jupyter 内核里：死循环被停下，报错的那一行看得见，下一格照常运行。"""
-    sources = [f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport dataclasses\nfrom utils.checks import nb05 as check",
+    sources = [f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport dataclasses\nfrom utils.checks import objectives as check",
                "def answer(logits, labels):\n    while True:\n        pass",
                "dataclasses.replace(check.mlm_loss, seconds=1.0)(answer)",
                "def broken(logits, labels):\n    wanted = labels + 1\n    return logits.nothing_here",
@@ -283,12 +283,12 @@ def test_progress_is_one_readable_file_and_a_pass_stays():
 
 def test_course_progress_counts_passes():
     nothing = progress.course_progress()
-    assert {"00_start", "05_objectives"} <= set(nothing) and all(done == 0 < total for done, total in nothing.values())
+    assert {"start", "objectives"} <= set(nothing) and all(done == 0 < total for done, total in nothing.values())
     nb00 = load_module("00")
     nb00.warm_up(12)
     assert progress.course_progress() == nothing
     nb00.warm_up(4)
-    assert progress.course_progress()["00_start"] == (1, nothing["00_start"][1])
+    assert progress.course_progress()["start"] == (1, nothing["start"][1])
 
 
 def test_torn_and_foreign_lines_are_skipped():

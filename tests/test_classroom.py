@@ -24,7 +24,7 @@ from tools.notebooks.lint import source_files
 from utils.checks.framework.verdict import OPEN, PASS, WRONG
 from utils.paths import ROOT
 
-BOOK = "05_objectives"
+BOOK = "objectives"
 COURSE = Course.read()
 ITEMS = {item.name: item for item in COURSE.items[BOOK]}
 GOOD = {name: item.answer for name, item in ITEMS.items()}
@@ -245,7 +245,7 @@ def test_isolation_prefix_really_cuts_the_network():
 
 
 def test_students_are_named_by_folder_or_file(tmp_path):
-    for name in ("张三/05_objectives.ipynb", "李四/deep/06_mlm_pretraining.ipynb", "05_objectives_王五.ipynb", ".x/a.ipynb"):
+    for name in ("张三/objectives.ipynb", "李四/deep/mlm_pretraining.ipynb", "05_objectives_王五.ipynb", ".x/a.ipynb"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     assert sorted(student for student, _ in find_files(tmp_path, [BOOK])) == ["张三", "李四", "王五"]
@@ -293,7 +293,7 @@ def test_slides_escape_html_and_keep_formulas():
     html = render("一行\n两行 <script>x</script> $a_b$ 和 `$PATH`\n\n$$\\frac{1}{2}$$\n\n| 甲 | 乙 |\n|---|---|\n| 1 | 2 |")
     assert "一行两行" in html and "<script>" not in html and "&lt;script&gt;" in html and "$PATH" in html
     assert html.count("<math") == 2 and "<mfrac>" in html and "<table>" in html
-    assert "见 06 的第 2 节" in render("见 [06](06_mlm_pretraining.ipynb) 的第 2 节") and "<a" not in render("[甲](b.html)")
+    assert "见 06 的第 2 节" in render("见 [06](mlm_pretraining.ipynb) 的第 2 节") and "<a" not in render("[甲](b.html)")
 
 
 def test_long_text_is_cut_to_its_gist():

@@ -16,7 +16,7 @@ from utils.road import ROAD
 from utils.views.figures.course_map import PICTURE, draw_map, existing_notebooks, fingerprint, place, road_line
 
 use_chinese_font()
-READY = {"00_start", "02_tokenization"}
+READY = {"start", "tokenization"}
 
 
 def seals(figure):
@@ -55,7 +55,7 @@ def test_solid_seals_are_exactly_the_ready_ones():
 
 
 def test_progress_is_drawn_beside_the_seal():
-    figure = draw_map(READY, {"00_start": (1, 1), "02_tokenization": (2, 7)})
+    figure = draw_map(READY, {"start": (1, 1), "tokenization": (2, 7)})
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts.count("✓") == 1 and texts.count("2/7") == 1
     assert not any("/" in text.get_text() or "✓" in text.get_text() for text in draw_map(READY).axes[0].texts)
@@ -85,6 +85,6 @@ def test_written_picture_says_what_it_shows(tmp_path):
 
 
 def test_picture_in_the_repository_is_up_to_date():
-    assert "00_start" in existing_notebooks()
+    assert "start" in existing_notebooks()
     shown = Image.open(PICTURE).text["Description"]
     assert shown == fingerprint(), "地图旧了：请运行 python -m tools.notebooks.course_map"

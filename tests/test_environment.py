@@ -49,7 +49,7 @@ def test_outputs_folder(monkeypatch, tmp_path):
 
 def test_start(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
-    lesson = E.start("06_mlm_pretraining", preset="smoke", mlm_steps=7)
+    lesson = E.start("mlm_pretraining", preset="smoke", mlm_steps=7)
     assert lesson.preset.mlm_steps == 7 and presets.PRESETS["smoke"].mlm_steps != 7
     assert lesson.preset.layers == presets.PRESETS["smoke"].layers
     assert lesson.outputs == tmp_path / "smoke" and isinstance(lesson.outputs, Path)
@@ -61,13 +61,13 @@ def test_start(capsys, monkeypatch, tmp_path):
 def test_a_cpu_with_fast_bf16_does_twice_the_steps(monkeypatch, capsys, fast):
     monkeypatch.setattr(E, "pick_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(E, "fast_bf16", lambda: fast)
-    usual, preset = presets.PRESETS["cpu"], E.start("08_clm_finetuning", preset="cpu").preset
+    usual, preset = presets.PRESETS["cpu"], E.start("clm_finetuning", preset="cpu").preset
     times = 2 if fast else 1
     assert (preset.bf16, preset.mlm_steps, preset.clm_steps) == (fast, times * usual.mlm_steps, times * usual.clm_steps)
     assert ("bf16" in capsys.readouterr().out) == fast
-    assert E.start("08_clm_finetuning", preset="cpu", clm_steps=9).preset.clm_steps == 9   # 写明的优先
-    assert E.start("08_clm_finetuning", preset="cpu", bf16=False).preset == usual
-    assert E.start("08_clm_finetuning", preset="smoke").preset == presets.PRESETS["smoke"]
+    assert E.start("clm_finetuning", preset="cpu", clm_steps=9).preset.clm_steps == 9   # 写明的优先
+    assert E.start("clm_finetuning", preset="cpu", bf16=False).preset == usual
+    assert E.start("clm_finetuning", preset="smoke").preset == presets.PRESETS["smoke"]
 
 
 @pytest.mark.parametrize("seconds, fast", [((3.0, 1.0), True), ((1.0, 1.0), False), ((1.0, 5.0), False)])
@@ -84,9 +84,9 @@ def test_fast_bf16_is_measured(monkeypatch, seconds, fast):
 
 def test_start_refuses_unknown_fields():
     with pytest.raises(ValueError, match="mlm_step.*mlm_steps"):
-        E.start("06_mlm_pretraining", preset="smoke", mlm_step=7)
+        E.start("mlm_pretraining", preset="smoke", mlm_step=7)
     with pytest.raises(ValueError, match="tiny"):
-        E.start("06_mlm_pretraining", preset="tiny")
+        E.start("mlm_pretraining", preset="tiny")
 
 
 def test_start_sets_the_seed():
@@ -102,7 +102,7 @@ def test_start_sets_the_seed():
 
 
 def test_record(monkeypatch, capsys, tmp_path):
-    lesson = E.Lesson("06_mlm_pretraining", presets.PRESETS["smoke"], torch.device("cpu"), 1, tmp_path)
+    lesson = E.Lesson("mlm_pretraining", presets.PRESETS["smoke"], torch.device("cpu"), 1, tmp_path)
     monkeypatch.delenv("COURSE_RECORDS", raising=False)
     lesson.record("留出集损失", 1.23456, "奈特/词元")
     assert "留出集损失 = 1.235 奈特/词元" in capsys.readouterr().out
@@ -114,7 +114,7 @@ def test_record(monkeypatch, capsys, tmp_path):
     rows = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 2 and "留出集损失" in target.read_text(encoding="utf-8")
     assert rows[0] == {
-        "name": "留出集损失", "value": 1.5, "unit": "奈特/词元", "notebook": "06_mlm_pretraining",
+        "name": "留出集损失", "value": 1.5, "unit": "奈特/词元", "notebook": "mlm_pretraining",
         "preset": "smoke", "device": "cpu", "versions": E.versions(),
     }
     assert rows[1]["unit"] == "" and rows[1]["value"] == 2000

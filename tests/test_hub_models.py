@@ -9,7 +9,7 @@ from test_hub import ROWS, TOKEN, jsonl, run
 
 from utils.paths import ROOT
 
-CELLS = [c.source for c in jupytext.read(ROOT / "notebooks" / "src" / "10_scale_up.py", fmt="py:percent").cells if c.cell_type == "code"]
+CELLS = [c.source for c in jupytext.read(ROOT / "notebooks" / "src" / "scale_up.py", fmt="py:percent").cells if c.cell_type == "code"]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ from utils.corpus import generate, load_corpus
 from utils.tokenization import name_unknown
 from utils.training import encode_docs, evaluate, fixed_batches, mlm_collator, train, training_arguments
 from transformers import BertForMaskedLM, BertLMHeadModel
-lesson = start("10_scale_up", preset="smoke")
+lesson = start("scale_up", preset="smoke")
 preset, device = lesson.preset, lesson.device
 articles = [row for part in load_corpus("articles").values() for row in part]
 clm = load_checkpoint("clm", BertLMHeadModel, preset=preset, prefer="shipped", is_decoder=True)[0]

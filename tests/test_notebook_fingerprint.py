@@ -282,9 +282,9 @@ def test_the_real_course():
     of = {source.stem[:2]: fingerprint(source) for source in SOURCES if source.stem[:2] in ("00", "02", "06", "08", "09", "10")}
     models = {number: [name[-3:] for name in made["files"] if name.startswith("data/checkpoints")] for number, made in of.items()}
     assert models["02"] == models["06"] == [] and models["08"] == models["10"] == ["clm", "mlm"]
-    assert list(of["08"]["notebooks"]) == ["06_mlm_pretraining"] and list(of["09"]["notebooks"]) == ["08_clm_finetuning"]
+    assert list(of["08"]["notebooks"]) == ["mlm_pretraining"] and list(of["09"]["notebooks"]) == ["clm_finetuning"]
     assert of["10"]["notebooks"] == {} and "utils/train.py" in of["10"]["files"] and "utils/train.py" not in of["02"]["files"]
-    assert "utils/checks/nb09.py" in of["00"]["files"] and "utils/checks/nb09.py" not in of["02"]["files"]
+    assert "utils/checks/generation.py" in of["00"]["files"] and "utils/checks/generation.py" not in of["02"]["files"]
     assert {"utils/training/loop.py", "data/news", "data/fonts", "utils/static"} <= of["06"]["files"].keys()
     assert len(json.dumps(of["00"], indent=1)) < 8000                          # .ipynb 有大小的上限
     assert outdated(ROOT / "notebooks" / "没有.ipynb", SOURCES[0]) == "输出没有指纹，请运行 course.py build 00"

@@ -159,7 +159,7 @@ def test_interrupt_prints_the_table_so_far(tmp_path):
 
 def test_table_is_aligned_despite_double_width():
     failure = Failure(3, "x", "ValueError", "坏了")
-    rows = [Result("00_start", 1.0, 100, None, None), Result("03_名字有汉字", 100.0, 1000, failure, None)]
+    rows = [Result("start", 1.0, 100, None, None), Result("03_名字有汉字", 100.0, 1000, failure, None)]
     lines = notebooks.table(rows).splitlines()
     ends = [notebooks.width(line[:line.index(word)]) for line, word in zip(
         [lines[0], *lines[2:]], ("结果", "ok", "第 3 格", "1/2 通过"), strict=True)]
@@ -239,7 +239,7 @@ def test_build_refuses_errors_large_notebooks_and_nan(tmp_path, capsys):
     assert not list(tmp_path.glob("*.ipynb"))
     assert "ZeroDivisionError" in text and "记录的不是有限的数: 损失" in text
     assert re.search(r"太大: 33\d KB，上限 300 KB", text)
-    assert checks.size_limit("07_attention_visualization") == 500
+    assert checks.size_limit("attention_visualization") == 500
 
 
 # ---------------------------------------------------------------- 清理

@@ -67,7 +67,7 @@ def test_wrong_number_of_positions_is_refused():
 
 
 def test_the_notebook_agrees():
-    hand = handmade("04_transformer", "sinusoidal_loop", "sinusoidal_positions", "rotate", torch=torch, math=math)
+    hand = handmade("transformer", "sinusoidal_loop", "sinusoidal_positions", "rotate", torch=torch, math=math)
     torch.testing.assert_close(hand["sinusoidal_positions"](40, 12), sinusoidal_positions(40, 12))
     torch.testing.assert_close(hand["sinusoidal_loop"](40, 12), sinusoidal_positions(40, 12))
     x = rows(2, 4, 9, 6)

@@ -63,7 +63,7 @@ def test_the_saved_weights_are_whole_and_not_doubled(both):
 
 @pytest.mark.skipif(os.name != "posix", reason="用到 SIGKILL")
 def test_after_a_killed_process_the_same_command_goes_on(tmp_path):
-    """参数分片的；不分片的，10_scale_up 每次运行都杀一遍。"""
+    """参数分片的；不分片的，scale_up 每次运行都杀一遍。"""
     arguments = [*COMMON, "--steps", "30", "--save-every", "5", "--out", str(tmp_path), "--shard"]
     child = P.launch(P.torchrun(2, arguments))
     deadline = time.time() + 300

@@ -10,7 +10,7 @@ from tools.notebooks.execution import execute
 from tools.notebooks.manage import NOTEBOOKS
 from utils.road import KINDS, road
 
-LONG = "08_clm_finetuning"                                # 从附带的 MLM 练起，smoke 也要六分钟；手工试过，不放进每次的测试
+LONG = "clm_finetuning"                                # 从附带的 MLM 练起，smoke 也要六分钟；手工试过，不放进每次的测试
 OWN = [row["name"] for row in road(NOTEBOOKS) if {row.get(kind) for kind in KINDS} & {"own", "both"} and row["name"] != LONG]
 
 

@@ -140,7 +140,7 @@ def test_bad_sentences_are_refused_in_chinese(tokenizer):
 
 def test_the_notebook_agrees(tokenizer):
     given = {n: getattr(A, n) for n in ("MultiHeadSelfAttention", "causal_mask", "padding_mask", "scaled_dot_product_attention")}
-    hand = handmade("04_transformer", "FeedForward", "Block", "MultiHeadAttention", "EncoderBlock", "DecoderBlock", "EncoderDecoder",
+    hand = handmade("transformer", "FeedForward", "Block", "MultiHeadAttention", "EncoderBlock", "DecoderBlock", "EncoderDecoder",
                     nn=nn, F=F, torch=torch, sinusoidal_positions=sinusoidal_positions, **given)
     packaged, batch = small(tokenizer), batch_of(PAIRS[:8], tokenizer)
     own = hand["EncoderDecoder"](len(tokenizer), 32, 4, 2).eval()

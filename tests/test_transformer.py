@@ -29,7 +29,7 @@ def block(cls, seed=0, **options):
 
 @pytest.fixture(scope="module")
 def notebook():
-    return handmade("04_transformer", *BLOCKS, nn=nn, F=F, torch=torch, **{
+    return handmade("transformer", *BLOCKS, nn=nn, F=F, torch=torch, **{
         n: getattr(A, n) for n in ("MultiHeadSelfAttention", "causal_mask", "padding_mask", "scaled_dot_product_attention")})
 
 

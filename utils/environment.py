@@ -30,7 +30,7 @@ class Lesson:
     """一本 notebook 的环境：`start()` 的返回值。
 
     属性：
-        notebook: notebook 的名字，例如 "06_mlm_pretraining"。
+        notebook: notebook 的名字，例如 "mlm_pretraining"。
         preset: 成套的大小（Preset）。
         device: 张量放在哪里（torch.device）。
         seed: 随机种子。

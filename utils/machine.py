@@ -1,6 +1,6 @@
 """看看这台机器：逐项检查，每一项要么通过，要么说出怎么办。
 
-只是铺路石（plumbing），不含模型知识。在 00_start 里使用。
+只是铺路石（plumbing），不含模型知识。在 start 里使用。
 """
 
 from __future__ import annotations

@@ -53,15 +53,15 @@ class Stop:
 
 
 ROAD = (
-    Stop("00_start", "始", "出发", ("我的机器能跑吗？",)),
-    Stop("01_background", "难", "背景", ("大模型遇到汉字，", "难在哪？")),
-    Stop("02_tokenization", "切", "分词", ("一个汉字", "该切成什么？")),
-    Stop("03_self_attention", "看", "自注意力", ("注意力", "到底在算什么？")),
-    Stop("04_transformer", "搭", "Transformer", ("怎样搭成", "编码器和解码器？")),
-    Stop("05_objectives", "学", "训练目标", ("预训练在学什么？",)),
-    Stop("06_mlm_pretraining", "填", "预训练", ("怎样预训练一个", "中文 BERT？")),
-    Stop("07_attention_visualization", "照", "可视化", ("模型在看哪里？",)),
-    Stop("08_clm_finetuning", "续", "微调", ("怎样教它", "从导语写正文？")),
-    Stop("09_generation", "写", "生成", ("怎样把概率", "变成文章？")),
-    Stop("10_scale_up", "远", "走向真实", ("怎样走向真数据、", "大模型、多卡？")),
+    Stop("start", "始", "出发", ("我的机器能跑吗？",)),
+    Stop("background", "难", "背景", ("大模型遇到汉字，", "难在哪？")),
+    Stop("tokenization", "切", "分词", ("一个汉字", "该切成什么？")),
+    Stop("self_attention", "看", "自注意力", ("注意力", "到底在算什么？")),
+    Stop("transformer", "搭", "Transformer", ("怎样搭成", "编码器和解码器？")),
+    Stop("objectives", "学", "训练目标", ("预训练在学什么？",)),
+    Stop("mlm_pretraining", "填", "预训练", ("怎样预训练一个", "中文 BERT？")),
+    Stop("attention_visualization", "照", "可视化", ("模型在看哪里？",)),
+    Stop("clm_finetuning", "续", "微调", ("怎样教它", "从导语写正文？")),
+    Stop("generation", "写", "生成", ("怎样把概率", "变成文章？")),
+    Stop("scale_up", "远", "走向真实", ("怎样走向真数据、", "大模型、多卡？")),
 )

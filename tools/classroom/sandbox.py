@@ -1,7 +1,7 @@
 """批改用的子进程：运行一个学生的答案。限内存、断网络、关在自己的文件夹里、输出丢弃；结果一行一行地写回父进程。只是铺路石（plumbing）。
 
 `python -I sandbox.py 课程文件夹`，标准输入是一个 JSON：
-{"notebook": "05_objectives", "parts": [{"code", "trusted"}], "answers": [{"name", "code", "check"}],
+{"notebook": "objectives", "parts": [{"code", "trusted"}], "answers": [{"name", "code", "check"}],
 "memory_mb": 2000, "seconds": 48, "socket_guard": false}。
 """
 

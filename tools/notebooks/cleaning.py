@@ -24,7 +24,7 @@ def clean(nb: NotebookNode, name: str, root: Path) -> tuple[NotebookNode, list[s
 
     参数：
         nb: 执行后的 notebook（不会被改动）。
-        name: 名字，例如 "02_tokenization"；单元的编号是 02-001、02-002……
+        name: 名字，例如 "tokenization"；单元的编号是 02-001、02-002……
         root: 课程文件夹；输出里它的绝对路径改成相对路径。
     返回：
         （新的 notebook, 标准错误里不是进度条的行——给维护者看，不进 notebook）。

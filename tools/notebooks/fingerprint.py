@@ -124,7 +124,7 @@ def stored_fingerprint(path: Path) -> dict | None:
 
 
 def changes(old: dict, new: dict) -> str:
-    """两个指纹差在哪里，写成中文，例如 "utils/training/loop.py、它用到的 06_mlm_pretraining"；一样就是空串。"""
+    """两个指纹差在哪里，写成中文，例如 "utils/training/loop.py、它用到的 mlm_pretraining"；一样就是空串。"""
     def differing(part: str) -> list[str]:                # 两边都有的在前：多半是它变了，别的才跟着添上或去掉
         names = [name for name in old[part].keys() | new[part].keys() if old[part].get(name) != new[part].get(name)]
         return sorted(names, key=lambda name: (not (name in old[part] and name in new[part]), name))

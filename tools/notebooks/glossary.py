@@ -91,7 +91,7 @@ def render(terms: list[Term], names: dict[str, str]) -> str:
 
 
 def notebooks() -> dict[str, str]:
-    """编号 → notebook 的名字，例如 {"00": "00_start"}；看 notebooks/src。"""
+    """编号 → notebook 的名字，例如 {"00": "start"}；看 notebooks/src。"""
     return {p.stem[:2]: p.stem for p in sorted((ROOT / "notebooks" / "src").glob("[0-9][0-9]_*.py"))}
 
 

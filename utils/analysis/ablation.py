@@ -1,6 +1,6 @@
 """关掉注意力头（head ablation）：把一个头的输出换成 0 或平均值，看损失高出多少。
 
-看得多不等于用得多；关掉它，才知道模型靠不靠它。首次使用：07_attention_visualization。来源：Michel 等（2019）、Voita 等（2019）。
+看得多不等于用得多；关掉它，才知道模型靠不靠它。首次使用：attention_visualization。来源：Michel 等（2019）、Voita 等（2019）。
 形状里的字母：B 批，L 层数，H 头数，T 词元数，C 模型宽度（C = H × 每头维数）。
 """
 
@@ -46,7 +46,7 @@ def without_heads(model: nn.Module, heads: Sequence[tuple[int, int]], means: tor
 
     参数：model：BERT 类模型；heads：[(层，头)]，从 0 数起；means：head_means 的结果，None 表示换成 0。
     用前向钩子（forward pre-hook）改 attention.output.dense 的输入，模型的代码和权重一点不动。
-    错误：ValueError：没有这样的层或头。来源：Michel 等（2019）。首次使用：07_attention_visualization。
+    错误：ValueError：没有这样的层或头。来源：Michel 等（2019）。首次使用：attention_visualization。
     """
     layers, H = model.base_model.encoder.layer, model.config.num_attention_heads
     for layer, head in heads:

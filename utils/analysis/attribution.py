@@ -1,7 +1,7 @@
 """归因（attribution）：模型猜出这个字，是因为看了哪些字？四种说法，和一个动手的检验。
 
 说法：某一层的注意力、各层平均的注意力、注意力滚动（rollout）、梯度 × 输入。检验：把每个字真的遮住，看答案的对数概率掉多少（occlusion）。
-首次使用：07_attention_visualization。
+首次使用：attention_visualization。
 来源：Abnar 与 Zuidema（2020，rollout）；Shrikumar 等（2017，梯度 × 输入）；Zeiler 与 Fergus（2014，遮挡）；
 注意力算不算解释，见 Jain 与 Wallace（2019）、Wiegreffe 与 Pinter（2019）。
 形状里的字母：L 层数，H 头数，T 词元数，C 模型宽度。

@@ -1,7 +1,7 @@
 """最小对立对（minimal pairs）：两句话只差一处，一句对，一句不对；模型更喜欢哪一句？哪些头在看那一处的搭配？
 
 句子在 data/minimal_pairs.tsv，为这门课程编写。同一类里的字两两对换（条、本各当一次对的、一次错的），所以只按字频选，
-期望就是一半对一半错。首次使用：07_attention_visualization。
+期望就是一半对一半错。首次使用：attention_visualization。
 来源：最小对立对的考法见 Warstadt 等（2020，BLiMP），汉语的见 Xiang 等（2021，CLiMP）；伪对数似然见 Salazar 等（2020）。
 形状里的字母：P 对数，L 层数，H 头数，T 词元数。
 """

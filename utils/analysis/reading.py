@@ -86,7 +86,7 @@ def get_attentions(model: nn.Module, tokenizer, text: str, pair: str | None = No
     参数：model: Hugging Face 模型；tokenizer：它的分词器；pair：第二段文字，可省；max_tokens：词元数上限。
     返回：Attentions，weights 是 CPU 上的 float32，形状 (L, H, T, T)；不认识的字写成「[UNK]鲁」，note 里点了名。
         模型的状态（注意力实现、训练模式）不变。
-    错误：TypeError、ValueError 同 encode_text;RuntimeError：模型没有给出注意力。首次使用：03_self_attention。
+    错误：TypeError、ValueError 同 encode_text;RuntimeError：模型没有给出注意力。首次使用：self_attention。
     """
     inputs = encode_text(model, tokenizer, text, pair, max_tokens)
     with eager_attention(model):
@@ -107,7 +107,7 @@ def word_groups(tokenizer, text: str, pair: str | None = None) -> list[tuple[int
     参数：tokenizer：分词器；text, pair：同 encode_text。
     返回：长度 T 的列表，元素是 (第几段，段里第几个词)，[CLS]、[SEP] 这样的特殊词元是 None；
         慢速（纯 Python）分词器没有 word_ids()，返回 None，这时 merge_subwords 改按「##」合并。
-    首次使用：07_attention_visualization。
+    首次使用：attention_visualization。
     """
     batch = tokenizer(text, pair)
     if not getattr(tokenizer, "is_fast", False):
@@ -128,7 +128,7 @@ def merge_subwords(attentions: Attentions, groups: Sequence[Hashable | None] | N
             可以是 word_groups 的结果，也可以是每个词元在 jieba 结果里的词号。
             None 表示按 WordPiece 的写法：以「##」开头的并到前一个词元。
     返回：新的 Attentions，weights (L, H, W, W)，W 个词；词的写法由各块去掉「##」后连成。
-    错误：ValueError:groups 的长度不是 T。首次使用：07_attention_visualization。
+    错误：ValueError:groups 的长度不是 T。首次使用：attention_visualization。
     """
     tokens, weights = attentions.tokens, attentions.weights
     continues = [token.startswith("##") and len(token) > 2 for token in tokens]
@@ -165,7 +165,7 @@ def get_head_vectors(model: nn.Module, tokenizer, text: str, layer: int = 0, hea
     """取出 BERT 类模型某一层某一个头在一句话上的 q、k、v(CPU,float32)。
 
     模型若是解码器（config.is_decoder），mask 就是因果掩码，否则全是 True。
-    错误：TypeError、ValueError 同 encode_text;ValueError：没有这一层或这个头。首次使用：03_self_attention。
+    错误：TypeError、ValueError 同 encode_text;ValueError：没有这一层或这个头。首次使用：self_attention。
     """
     layers = model.base_model.encoder.layer
     if not (0 <= layer < len(layers) and 0 <= head < model.config.num_attention_heads):
@@ -191,7 +191,7 @@ def get_head_vectors(model: nn.Module, tokenizer, text: str, layer: int = 0, hea
 def attention_steps(vectors: HeadVectors) -> dict[str, torch.Tensor]:
     """一个头的每一步：q、k、v (T, D),scores、scaled、masked、weights (T, T),output (T, D)。
 
-    首次实现：03_self_attention。
+    首次实现：self_attention。
     """
     q, k, v, mask = vectors.q, vectors.k, vectors.v, vectors.mask
     scores = q @ k.T  # (T, T)

@@ -13,7 +13,7 @@ def course_progress() -> dict[str, tuple[int, int]]:
     """每本有练习的 notebook：（做对几道，一共几道）。给课程地图打勾用。
 
     返回：
-        {"05_objectives": (3, 8), …}。
+        {"objectives": (3, 8), …}。
     """
     state, found = read_progress(), {}
     for stop in ROAD:

@@ -105,7 +105,7 @@ def make_pairs(split: str, count: int, seed: int = 0) -> list[Pair]:
 
     参数：split:"train" 或 "test"；count：多少道；seed：随机种子。
     返回：长度 count 的列表；两个 split 的答案没有交集。错误：ValueError:split 不对，或 count 是负数。
-    首次实现：04_transformer。
+    首次实现：transformer。
     """
     if split not in ("train", "test"):
         raise ValueError(f"split 只能是 train 或 test，收到的是 {split!r}。")

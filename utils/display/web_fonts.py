@@ -23,7 +23,7 @@ CLASS = "course-font"
 
 
 def font_face(text: str) -> str:
-    """一条 @font-face 规则，字体就写在规则里，只含 text 里出现的字。首次使用：03_self_attention。
+    """一条 @font-face 规则，字体就写在规则里，只含 text 里出现的字。首次使用：self_attention。
 
     参数：text：页面上会出现的文字，多写无妨：重复的字、ASCII、字体里没有的字都不算。
     返回：CSS；没有要带的字就是空串。全是 ASCII，没有引号、尖括号和外部地址，可以直接写进 <style> 或 SVG。

@@ -1,6 +1,6 @@
 """从下一个字的分布里挑字：温度、top-k、top-p、min-p、重复惩罚、禁止重复的 n 元组、抽样，以及「怎样挑」的一张设置单。
 
-首次实现：09_generation。
+首次实现：generation。
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def apply_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 
     参数：logits: (B, V)；temperature: τ > 0。返回：（B, V）。
     异常：ValueError: τ 不是正的有限数。
-    首次实现：09_generation。
+    首次实现：generation。
     """
     if not 0 < temperature < math.inf:
         raise ValueError(f"温度 temperature 必须是正数，得到 {temperature}。"
@@ -30,7 +30,7 @@ def top_k_filter(logits: torch.Tensor, k: int) -> torch.Tensor:
 
     参数：logits: (B, V)；k: 正整数，超过 V 时等于不限。返回：（B, V）。
     异常：ValueError: k < 1。
-    来源：Fan 等（2018）；首次实现：09_generation。
+    来源：Fan 等（2018）；首次实现：generation。
     """
     if k < 1 or k != int(k):
         raise ValueError(f"top_k 必须是正整数，得到 {k}。")
@@ -43,7 +43,7 @@ def top_p_filter(logits: torch.Tensor, p: float) -> torch.Tensor:
 
     参数：logits: (B, V)；p: (0, 1]。返回：（B, V）。概率最大的词元总会留下。
     异常：ValueError: p 不在 (0, 1] 内。
-    来源：Holtzman 等（2020）；首次实现：09_generation。
+    来源：Holtzman 等（2020）；首次实现：generation。
     """
     if not 0 < p <= 1:
         raise ValueError(f"top_p 必须在 (0, 1] 之内，得到 {p}。")
@@ -58,7 +58,7 @@ def min_p_filter(logits: torch.Tensor, m: float) -> torch.Tensor:
 
     参数：logits: (B, V)；m: [0, 1]，0 表示不限。返回：（B, V）。概率最大的词元总会留下。
     异常：ValueError: m 不在 [0, 1] 内。
-    来源：Nguyen 等（2025）；首次实现：09_generation。
+    来源：Nguyen 等（2025）；首次实现：generation。
     """
     if not 0 <= m <= 1:
         raise ValueError(f"min_p 必须在 [0, 1] 之内，得到 {m}。")
@@ -71,7 +71,7 @@ def no_repeat_ngram(logits: torch.Tensor, ids: torch.Tensor, n: int) -> torch.Te
 
     参数：logits: (B, V)；ids: (B, T) 已有的词元（提示里的也算）；n: 几个词元一组，正整数。
     返回：（B, V）。异常：ValueError: n 不是正整数。
-    来源：Paulus 等（2018）；首次实现：09_generation。
+    来源：Paulus 等（2018）；首次实现：generation。
     """
     if n < 1 or n != int(n):
         raise ValueError(f"no_repeat_ngram 必须是正整数，得到 {n}。")
@@ -90,7 +90,7 @@ def repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: float)
 
     参数：logits: (B, V)；seen: (B, V) 布尔，True 表示出现过（提示里的也算）；penalty: > 0,1 表示不惩罚。
     返回：（B, V）。异常：ValueError: penalty 不是正数。
-    来源：Keskar 等（2019）；首次实现：09_generation。
+    来源：Keskar 等（2019）；首次实现：generation。
     """
     if not 0 < penalty < math.inf:
         raise ValueError(f"重复惩罚 repetition_penalty 必须是正数，得到 {penalty}。")
@@ -102,7 +102,7 @@ def sample_next(logits: torch.Tensor, u: torch.Tensor | None = None) -> torch.Te
     """按概率抽一个词元：把 [0, 1) 按概率分成 V 段，随机数 u 落在哪一段就选哪一个（逆变换抽样）。
 
     参数：logits: (B, V)；u: (B,) 的均匀随机数，None 时当场抽。返回：（B，） 词元编号。
-    首次实现：09_generation。
+    首次实现：generation。
     """
     if u is None:
         u = torch.rand(logits.size(0), dtype=torch.float64)

@@ -1,6 +1,6 @@
 """给文章打分：损失、多样、重复、相似、守事实。每把尺子的说明里都写着它量不出什么。新不新（抄没抄）在 utils.generation.novelty。
 
-首次实现：09_generation。每字比特数（BPC）的换算在 utils.tokenization.baselines.bits_per_char（首次实现：02_tokenization）。
+首次实现：generation。每字比特数（BPC）的换算在 utils.tokenization.baselines.bits_per_char（首次实现：tokenization）。
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def distinct_n(texts: Sequence[str], n: int = 2) -> float:
 
     参数：texts: 文章的列表；n: 几个字一组。返回：0 到 1；文章都短于 n 时是 0。
     量不出：乱码也很多样；总字数越多它越小，所以只能在字数相近的两批文章之间比。
-    来源：Li 等（2016）；首次实现：09_generation。
+    来源：Li 等（2016）；首次实现：generation。
     """
     _check(texts, n)
     grams = [gram for text in texts for gram in _ngrams(text, n)]
@@ -46,7 +46,7 @@ def repetition(texts: Sequence[str], n: int = 4) -> float:
 
     参数：texts: 文章的列表；n: 几个字一组。返回：0 到 1。
     量不出：换个说法重复同一个意思；该重复的（人名、城市）与不该重复的它分不开，所以要和真文章的重复率比。
-    首次实现：09_generation。
+    首次实现：generation。
     """
     _check(texts, n)
     shares = []
@@ -61,7 +61,7 @@ def chrf(texts: Sequence[str], references: Sequence[str]) -> float:
 
     参数：texts, references: 等长的列表，一一对应。
     量不出：同一个意思的另一种写法得分低；把比分写错一个字，得分几乎不变。
-    来源：Popović（2015），由 sacrebleu 计算；首次使用：09_generation。
+    来源：Popović（2015），由 sacrebleu 计算；首次使用：generation。
     """
     from sacrebleu.metrics import CHRF
 
@@ -74,7 +74,7 @@ def bleu(texts: Sequence[str], references: Sequence[str]) -> float:
 
     参数：texts, references: 等长的列表，一一对应。
     量不出：与 chrF 相同；它只看精确率，再用长度惩罚补救，对短文很不稳。
-    来源：Papineni 等（2002），由 sacrebleu 计算（Post 2018）；首次使用：09_generation。
+    来源：Papineni 等（2002），由 sacrebleu 计算（Post 2018）；首次使用：generation。
     """
     from sacrebleu.metrics import BLEU
 
@@ -118,7 +118,7 @@ def fidelity(intros: Sequence[str], bodies: Sequence[str]) -> Fidelity:
 
     参数：intros, bodies: 等长的列表；导语须是自带语料的写法。
     量不出：文笔、连贯；导语里没有的事实是不是瞎编；模式之外的写法只能粗查。千篇一律的文章也能得满分。
-    首次实现：09_generation。
+    首次实现：generation。
     """
     _check_pairs(bodies, intros)
     reports = tuple(check_facts(i, b) for i, b in zip(intros, bodies, strict=True))
@@ -133,7 +133,7 @@ def body_loss(model, tokenizer, intros: Sequence[str], bodies: Sequence[str], ba
     参数：model: is_decoder=True 的 BertLMHeadModel；intros, bodies: 等长的列表；batch_size: 一批几篇。
     量不出：与 body_bits_per_char 相同；而且词元的大小不同，损失就不能比。
     异常：ValueError: 有一对放不进模型的位置数，或模型与分词器不是一对。
-    首次实现：09_generation。
+    首次实现：generation。
     """
     return _body_nats(model, tokenizer, intros, bodies, batch_size) / (sum(map(len, bodies)) + len(bodies))
 
@@ -144,7 +144,7 @@ def body_bits_per_char(model, tokenizer, intros: Sequence[str], bodies: Sequence
 
     参数与异常：同 body_loss。
     量不出：写出来的文章好不好。它量的是「真文章在模型眼里有多意外」，不看模型自己会写什么。
-    首次实现：09_generation。
+    首次实现：generation。
     """
     return bits_per_char(_body_nats(model, tokenizer, intros, bodies, batch_size), sum(map(len, bodies)))
 

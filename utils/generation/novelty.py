@@ -1,6 +1,6 @@
 """新不新：模型写的，有多少是从训练集里原样搬来的？
 
-首次实现：09_generation。两把尺子：最长的一字不差的片段（不管多短都查得准），见过的句子占多少。
+首次实现：generation。两把尺子：最长的一字不差的片段（不管多短都查得准），见过的句子占多少。
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SENTENCE = re.compile(r"[^。！？；\n]+[。！？；]?[”’」』）]*")
 
 
 def split_sentences(text: str) -> list[str]:
-    """按 。！？； 切成句子，标点与收尾的引号跟着前一句；空白的不算。首次实现：09_generation。"""
+    """按 。！？； 切成句子，标点与收尾的引号跟着前一句；空白的不算。首次实现：generation。"""
     return [found.group().strip() for found in SENTENCE.finditer(text) if found.group().strip()]
 
 
@@ -26,7 +26,7 @@ def suffix_array(text: str) -> np.ndarray:
     做法是倍增（Manber 与 Myers，1993）：先按前 1 个字排名，再两个两个地合并成前 2、4、8……个字的排名。
 
     参数：text: 任意文字。返回：(T,) 的整数数组。
-    首次实现：09_generation。
+    首次实现：generation。
     """
     codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32).astype(np.int64)
     rank = np.unique(codes, return_inverse=True)[1].reshape(-1)                    # (T,)：前 1 个字的名次
@@ -53,7 +53,7 @@ class CopyIndex:
     参数：corpus: 训练文章。
     属性：sentences: 训练集里出现过的全部句子（集合）。
     量不出：改一两个字的抄袭；套话和专名本来就会重合，所以要和没参加训练的真文章比。
-    首次实现：09_generation。
+    首次实现：generation。
     """
 
     def __init__(self, corpus: Iterable[str]):

@@ -1,6 +1,6 @@
 """写作的引擎：把提示编成词元，一批一批地往下写，或者用束搜索写。
 
-首次实现：09_generation。挑字的办法在 utils.generation.decoding，KV 缓存在 utils.generation.kv_cache；对外的函数在 utils.generation。
+首次实现：generation。挑字的办法在 utils.generation.decoding，KV 缓存在 utils.generation.kv_cache；对外的函数在 utils.generation。
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def write(model, tokenizer, prompts: Sequence[list[int]], max_new_tokens: int | 
     参数：
         prompts: 提示的编号；max_new_tokens、use_cache、batch_size: 同 utils.generation.generate。
         how: 怎样挑字；stops: 写到第几个 [SEP] 停（只写正文是 1，先写导语再写正文是 2）。
-    首次实现：09_generation。
+    首次实现：generation。
     """
     check_model(model, tokenizer)
     if not prompts:

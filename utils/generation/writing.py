@@ -1,6 +1,6 @@
 """怎样把概率变成文章：一个字接一个字地写，成批地写，或者边写边看。
 
-首次实现：09_generation。那里逐个手写并与 transformers 比对，这里是唯一的一份正式代码。
+首次实现：generation。那里逐个手写并与 transformers 比对，这里是唯一的一份正式代码。
 写作的引擎在 utils.generation.writer，挑字的办法在 utils.generation.decoding，KV 缓存在 utils.generation.kv_cache。
 """
 
@@ -33,7 +33,7 @@ def generate(model, tokenizer, intros: Sequence[str], *, max_new_tokens: int | N
     异常：
         ValueError: 导语是空的、放不下、挑字的参数越界、模型不是 is_decoder，或模型与分词器不是一对。
         TypeError: intros 是单个字符串，或模型不是 BertLMHeadModel。
-    首次实现：09_generation。
+    首次实现：generation。
     """
     if isinstance(intros, str):
         raise TypeError("intros 应当是导语的列表；只有一条时写成 [导语]。")
@@ -64,7 +64,7 @@ def complete(model, tokenizer, prefix: str, *, max_new_tokens: int | None = None
         其余同 generate。
     返回：
         Article。异常：同 generate。
-    首次实现：09_generation。
+    首次实现：generation。
     """
     intro, newline, body = prefix.partition("\n") if isinstance(prefix, str) else (prefix, "", "")
     prompt, stops = encode_prompt(tokenizer, intro, body if newline else None), 1 if newline else 2
@@ -114,7 +114,7 @@ def stream(model, tokenizer, prefix: str, *, max_new_tokens: int | None = None, 
         其余同 complete。
     返回：
         Step 的生成器。异常：同 generate；策略是 beam 时 ValueError。
-    首次实现：09_generation。
+    首次实现：generation。
     """
     check_model(model, tokenizer)
     choices = Decoding(**how)

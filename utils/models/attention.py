@@ -1,4 +1,4 @@
-"""自注意力：03_self_attention 里一步步搭起来的那些东西，整门课只留这一份。
+"""自注意力：self_attention 里一步步搭起来的那些东西，整门课只留这一份。
 
 约定：掩码一律是布尔张量，True 表示「可以看」，False 表示「不许看」。
 形状里的字母：B 批大小，H 头数，T 词元数，D 每个头的维数，C 模型宽度（C = H × D），L 层数。
@@ -15,7 +15,7 @@ from torch import nn
 def scaled_dot_product_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """缩放点积注意力：softmax(q·kᵀ / √D)·v。首次实现：03_self_attention。
+    """缩放点积注意力：softmax(q·kᵀ / √D)·v。首次实现：self_attention。
 
     参数：
         q: (..., Tq, D);k: (..., Tk, D);v: (..., Tk, Dv)。
@@ -39,7 +39,7 @@ def scaled_dot_product_attention(
 
 
 def causal_mask(length: int, device: torch.device | str | None = None) -> torch.Tensor:
-    """因果掩码：第 i 行只有前 i+1 列是 True。返回 (T, T) 布尔张量。首次实现：03_self_attention。"""
+    """因果掩码：第 i 行只有前 i+1 列是 True。返回 (T, T) 布尔张量。首次实现：self_attention。"""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
@@ -47,7 +47,7 @@ def padding_mask(attention_mask: torch.Tensor) -> torch.Tensor:
     """填充掩码：分词器给的 attention_mask(1 是真词元，0 是 [PAD])变成布尔掩码。
 
     参数：attention_mask: (B, T)。返回 (B, 1, 1, T)，可广播到 (B, H, Tq, Tk)。
-    首次实现：03_self_attention。
+    首次实现：self_attention。
     """
     if attention_mask.dim() != 2:
         raise ValueError(f"attention_mask 应当是 (B, T)，收到的形状是 {tuple(attention_mask.shape)}。")
@@ -55,7 +55,7 @@ def padding_mask(attention_mask: torch.Tensor) -> torch.Tensor:
 
 
 class MultiHeadSelfAttention(nn.Module):
-    """多头自注意力。首次实现：03_self_attention。
+    """多头自注意力。首次实现：self_attention。
 
     参数：
         hidden：模型宽度 C;heads：头数 H，必须整除 C。

@@ -1,4 +1,4 @@
-"""自己的 BERT：三种嵌入 → L 层编码器 → 词表头，能装上 Hugging Face 的权重。首次实现：04_transformer。
+"""自己的 BERT：三种嵌入 → L 层编码器 → 词表头，能装上 Hugging Face 的权重。首次实现：transformer。
 
 形状里的字母：B 批大小，T 词元数，C 模型宽度，V 词表大小。没有 dropout：它只在训练时起作用，这里只求算得相等。
 """
@@ -32,7 +32,7 @@ RENAMES = (  # Hugging Face 的名字（正则）→ 这里的名字，依次替
 
 
 class BertEmbeddings(nn.Module):
-    """字、位置、段三种嵌入相加，再归一化。参数：config：BertConfig。首次实现：04_transformer。"""
+    """字、位置、段三种嵌入相加，再归一化。参数：config：BertConfig。首次实现：transformer。"""
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -52,7 +52,7 @@ class BertEmbeddings(nn.Module):
 
 
 class VocabularyHead(nn.Module):
-    """词表头：再变换一次，然后给词表里每个词元打分。参数：config：BertConfig。首次实现：04_transformer。"""
+    """词表头：再变换一次，然后给词表里每个词元打分。参数：config：BertConfig。首次实现：transformer。"""
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -65,7 +65,7 @@ class VocabularyHead(nn.Module):
 
 
 class Bert(nn.Module):
-    """BERT。首次实现：04_transformer。
+    """BERT。首次实现：transformer。
 
     参数：config：Hugging Face 的 BertConfig，只读其中的大小、激活函数、eps、是否共享词表头、是否因果。
     属性：causal:config.is_decoder；True 时每个词元只看自己和左边，就成了从左往右写的语言模型。

@@ -18,7 +18,7 @@ from utils.paths import SHIPPED
 from utils.presets import Preset, choose_preset, outputs_dir, versions
 from utils.tokenization.tokenizer import check_vocabulary, course_tokenizer, vocabulary_id
 
-KINDS = {"mlm": ("06_mlm_pretraining", "会填空的 BERT"), "clm": ("08_clm_finetuning", "会写正文的解码器")}
+KINDS = {"mlm": ("mlm_pretraining", "会填空的 BERT"), "clm": ("clm_finetuning", "会写正文的解码器")}
 
 
 COMPLETE = ("config.json", "model.safetensors", "tokenizer.json", "course.json")     # 少了哪样，都不算存完

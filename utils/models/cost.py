@@ -1,4 +1,4 @@
-"""账：Transformer 有多少参数，读一批要多少次浮点运算（FLOP），都由公式算。首次实现：04_transformer。
+"""账：Transformer 有多少参数，读一批要多少次浮点运算（FLOP），都由公式算。首次实现：transformer。
 
 字母：B 批大小，T 词元数，L 层数，C 模型宽度，F 前馈层宽度，V 词表大小，P 位置数。
 一次乘加算 2 FLOP；只算矩阵乘法，softmax、LayerNorm、激活函数不算（和 torch.utils.flop_counter 的规矩相同）。

@@ -1,7 +1,7 @@
 """结构化的初值：训练之前，先让几个注意力头朝着该看的地方看。
 
 大模型在海量文字里会自己长出「看左邻」的头和「抄写」的头，小模型练几分钟长不出来，所以把起点摆好，余下的照常训练。
-每个函数都就地修改模型，只改初值，不冻结任何参数。首次实现：06_mlm_pretraining。
+每个函数都就地修改模型，只改初值，不冻结任何参数。首次实现：mlm_pretraining。
 来源：用结构化的初值代替随机初值的想法见 Trockman 与 Kolter（2023）；归纳头见 Olsson 等（2022）。
 """
 
@@ -36,7 +36,7 @@ def renew_top(model: PreTrainedModel, keep: int = 1) -> PreTrainedModel:
     """只留下嵌入和下面 keep 层，再往上的层和词表头的变换都换成新的随机权重，并重新摆好抄写头（就地修改）。
 
     换一种目标接着练时，底层认得的字和词还用得上，上层为旧目标调好的权重反而要先忘掉，不如重来。
-    08_clm_finetuning 把它与「全部沿用」「从头开始」放在一起量过。
+    clm_finetuning 把它与「全部沿用」「从头开始」放在一起量过。
 
     参数：
         model: BertForMaskedLM 或 BertLMHeadModel，L 层。
@@ -45,7 +45,7 @@ def renew_top(model: PreTrainedModel, keep: int = 1) -> PreTrainedModel:
         同一个 model。
     异常：
         ValueError: keep 不在 1 到 L − 1 之间，或 prepare_heads 做不了。
-    来源：微调前重新初始化上面几层，见 Zhang 等（2021）；首次实现：08_clm_finetuning。
+    来源：微调前重新初始化上面几层，见 Zhang 等（2021）；首次实现：clm_finetuning。
     """
     layers = model.config.num_hidden_layers
     if not 1 <= keep < layers:

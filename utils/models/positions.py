@@ -17,7 +17,7 @@ def _angles(positions: torch.Tensor, size: int, base: float) -> torch.Tensor:
 
 
 def sinusoidal_positions(length: int, hidden: int, base: float = 10000.0) -> torch.Tensor:
-    """正弦位置编码：偶数维是 sin，奇数维是 cos，频率从 1 等比降到约 1/base。首次实现：04_transformer。
+    """正弦位置编码：偶数维是 sin，奇数维是 cos，频率从 1 等比降到约 1/base。首次实现：transformer。
 
     参数：length：位置数 T；hidden：模型宽度 C，偶数；base：最慢的波有多慢。
     返回：(T, C)，float32，每个数在 −1 到 1 之间。
@@ -29,7 +29,7 @@ def sinusoidal_positions(length: int, hidden: int, base: float = 10000.0) -> tor
 
 
 def rotate(x: torch.Tensor, positions: torch.Tensor | None = None, base: float = 10000.0) -> torch.Tensor:
-    """旋转位置编码（RoPE）：把第 t 个词元的每一对维度 (2n, 2n+1) 转过角度 t·ω_n。首次实现：04_transformer。
+    """旋转位置编码（RoPE）：把第 t 个词元的每一对维度 (2n, 2n+1) 转过角度 t·ω_n。首次实现：transformer。
 
     对查询和键都这样转，点积就只和两者的相对位置有关；值不转。
 

@@ -1,4 +1,4 @@
-"""Transformer 的积木：04_transformer 里搭起来的注意力、前馈、编码器的一层、解码器的一层，整门课只留这一份。
+"""Transformer 的积木：transformer 里搭起来的注意力、前馈、编码器的一层、解码器的一层，整门课只留这一份。
 
 用它们搭成的模型：BERT 在 utils.models.bert，编码器–解码器在 utils.models.seq2seq。
 
@@ -20,7 +20,7 @@ Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
 class MultiHeadAttention(MultiHeadSelfAttention):
-    """多头注意力：比 03 的自注意力多两样，键和值可以来自另一句话，查询和键可以先旋转。首次实现：04_transformer。
+    """多头注意力：比 03 的自注意力多两样，键和值可以来自另一句话，查询和键可以先旋转。首次实现：transformer。
 
     参数同 MultiHeadSelfAttention，参数的名字也相同。
     """
@@ -41,7 +41,7 @@ class MultiHeadAttention(MultiHeadSelfAttention):
 
 
 class FeedForward(nn.Module):
-    """前馈网络：每个词元各算各的，先变宽，过激活函数，再变回来。首次实现：04_transformer。
+    """前馈网络：每个词元各算各的，先变宽，过激活函数，再变回来。首次实现：transformer。
 
     参数：hidden：模型宽度 C；inner：中间的宽度 F，常取 4C；activation：激活函数。
     来源：Vaswani et al. 2017, 式 (2)；BERT 把 ReLU 换成了 GELU(Hendrycks and Gimpel 2016)。
@@ -70,7 +70,7 @@ class Block(nn.Module):
 
 
 class EncoderBlock(Block):
-    """编码器的一层：自注意力，再前馈。首次实现：04_transformer。
+    """编码器的一层：自注意力，再前馈。首次实现：transformer。
 
     参数：
         hidden, heads, inner：模型宽度 C、头数 H、前馈层宽度 F。
@@ -91,7 +91,7 @@ class EncoderBlock(Block):
 
 
 class DecoderBlock(Block):
-    """解码器的一层：因果自注意力，交叉注意力，前馈。首次实现：04_transformer。参数同 EncoderBlock。"""
+    """解码器的一层：因果自注意力，交叉注意力，前馈。首次实现：transformer。参数同 EncoderBlock。"""
 
     def __init__(self, hidden: int, heads: int, inner: int, activation: Activation = F.gelu, eps: float = 1e-12,
                  pre_norm: bool = False):

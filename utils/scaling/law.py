@@ -1,6 +1,6 @@
 """规模定律（scaling law）：损失随参数个数 N 和词元数 M 怎样下降；量一批小模型，拟合，再往外推。
 
-ℒ(N, M) = E + a / N^α + b / M^β。E 是语料的下限，别处只能和别的系数一起拟合，这里是算得出来的。首次实现：10_scale_up。
+ℒ(N, M) = E + a / N^α + b / M^β。E 是语料的下限，别处只能和别的系数一起拟合，这里是算得出来的。首次实现：scale_up。
 形式见 Hoffmann 等（2022）；`python -m tools.scaling_runs` 量出附带的 data/scaling_runs.jsonl（一个核心约两小时，停了再运行就接着量）。
 """
 

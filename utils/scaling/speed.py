@@ -1,4 +1,4 @@
-"""这台机器有多快：实测几步训练，估计 06、08 两本里的训练要多久。只是铺路石；在 00_start 里使用。"""
+"""这台机器有多快：实测几步训练，估计 06、08 两本里的训练要多久。只是铺路石；在 start 里使用。"""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def race(runs: dict[str, Callable[[], object]], rounds: int = 5, clock: Callable
 
     参数：runs: 名字 → 要跑的函数；rounds: 几轮；clock: 计时的函数，返回秒。
     异常：ValueError: rounds 不是正整数，或者一种做法也没有。
-    首次使用：09_generation。
+    首次使用：generation。
     """
     if rounds < 1 or not runs:
         raise ValueError("至少要有一种做法，跑一轮。")

@@ -1,7 +1,7 @@
 """编码：一个文本文件是 UTF-8、GB18030 还是 Big5。认出了就说是哪一种，认不准就报错，绝不悄悄地猜。
 
 UTF-8 靠字节的规律就能判定；GB18030 与 Big5 常常互相也「解得开」，要看解出来像不像文字，这件事交给 charset-normalizer。
-本模块是铺路石（plumbing）：编码与汉字的关系在 02_tokenization 里讲。
+本模块是铺路石（plumbing）：编码与汉字的关系在 tokenization 里讲。
 """
 
 from __future__ import annotations

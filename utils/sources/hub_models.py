@@ -1,6 +1,6 @@
 """hub 上的模型：`load_hub_model("google-bert/bert-base-chinese", AutoModelForMaskedLM)`。要联网，所以课程里从不默认用它。
 
-只收 safetensors 的权重，从不运行仓库自带的代码；镜像与令牌的用法同 utils/sources/hub.py。首次使用：10_scale_up。
+只收 safetensors 的权重，从不运行仓库自带的代码；镜像与令牌的用法同 utils/sources/hub.py。首次使用：scale_up。
 """
 
 from __future__ import annotations

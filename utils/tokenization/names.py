@@ -1,4 +1,4 @@
-"""词元写在图上的名字：普通的词元写它自己，不认识的字写成「[UNK]鲁」，看得出原来是哪个字。首次使用：02_tokenization。"""
+"""词元写在图上的名字：普通的词元写它自己，不认识的字写成「[UNK]鲁」，看得出原来是哪个字。首次使用：tokenization。"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """一句中文的八种切法：同一个接口，八种粒度，都是真正的 ``PreTrainedTokenizerFast``。
 
-首次实现：02_tokenization（那里先用手写的循环做一遍，再用这里的函数）。词表怎样训练见 utils/tokenization/vocabularies.py。
+首次实现：tokenization（那里先用手写的循环做一遍，再用这里的函数）。词表怎样训练见 utils/tokenization/vocabularies.py。
 """
 
 import hashlib
@@ -135,7 +135,7 @@ def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], speci
     """把许多段文字一次编成编号：不截断、不填充，文字里的 ``[SEP]`` 之类只当普通文字。
 
     与 ``tokenizer(texts, split_special_tokens=True)["input_ids"]`` 的结果相同，但不另造 attention_mask 和 token_type_ids，
-    也不记偏移量，所以几乎与 ``tokenizers`` 自己一样快（02_tokenization 第 10 节并排量过）。
+    也不记偏移量，所以几乎与 ``tokenizers`` 自己一样快（tokenization 第 10 节并排量过）。
 
     参数：
         tokenizer: ``build_tokenizer`` 的返回值，或别的 ``PreTrainedTokenizerFast``。
@@ -192,7 +192,7 @@ def course_tokenizer(model_max_length: int = 256) -> PreTrainedTokenizerFast:
         model_max_length: 截断长度（个词元），应当等于模型的位置数。
     返回：
         ``PreTrainedTokenizerFast``，每次都是新的一个，往里添词元不影响别处。
-    字表怎样得来：06_mlm_pretraining。
+    字表怎样得来：mlm_pretraining。
     """
     return AutoTokenizer.from_pretrained(DATA / "vocabulary", local_files_only=True, model_max_length=model_max_length)
 

@@ -1,6 +1,6 @@
 """八种词表怎样训练：每个函数由一批文字造出一个 ``tokenizers.Tokenizer``，模板和外壳由 utils/tokenization/tokenizer.py 加上。
 
-首次实现：02_tokenization（BPE 与 WordPiece 的训练和编码、Unigram 的最优切分，都在那里先用手写的循环做一遍）。
+首次实现：tokenization（BPE 与 WordPiece 的训练和编码、Unigram 的最优切分，都在那里先用手写的循环做一遍）。
 """
 
 import json

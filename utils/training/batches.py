@@ -1,4 +1,4 @@
-"""把语料变成批（batch）：文档编成词元，整理函数（collator）补齐、遮盖。首次实现：06_mlm_pretraining、08_clm_finetuning。"""
+"""把语料变成批（batch）：文档编成词元，整理函数（collator）补齐、遮盖。首次实现：mlm_pretraining、clm_finetuning。"""
 
 from __future__ import annotations
 

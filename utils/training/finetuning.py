@@ -1,4 +1,4 @@
-"""微调的几种做法：全部都练、冻结底层、LoRA，以及前缀语言模型的掩码。首次实现：08_clm_finetuning。"""
+"""微调的几种做法：全部都练、冻结底层、LoRA，以及前缀语言模型的掩码。首次实现：clm_finetuning。"""
 
 from __future__ import annotations
 

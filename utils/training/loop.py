@@ -1,6 +1,6 @@
 """训练：用 Hugging Face Trainer，边练边评估，停下了可以接着练。
 
-首次实现：06_mlm_pretraining（Trainer 的设置）。
+首次实现：mlm_pretraining（Trainer 的设置）。
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""损失：只在有标签的位置算，按「每个目标词元多少奈特」评估。首次实现：06_mlm_pretraining。"""
+"""损失：只在有标签的位置算，按「每个目标词元多少奈特」评估。首次实现：mlm_pretraining。"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """预训练目标：掩码（MLM）、整词掩码、下一句预测（NSP）、片段还原（T5），各自怎样把文字变成输入和标签。
 
-首次实现：05_objectives。CLM 的标签就是输入本身，见 utils/training/loop.py 的 encode_docs 与 clm_collator。
+首次实现：objectives。CLM 的标签就是输入本身，见 utils/training/loop.py 的 encode_docs 与 clm_collator。
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """按时间训练：给每种做法同样多的秒数，公平地比。
 
 按步数比，每步算得多的做法占便宜；按时间比，快慢都算在内。学习率也随时间走，到时限正好降到 0，谁都不会停在半路上。
-首次使用：07_attention_visualization；tools/benchmarks/pretraining.py 用的也是它。
+首次使用：attention_visualization；tools/benchmarks/pretraining.py 用的也是它。
 
-「时间」不一定是秒：给 clock 换一只表，就按别的东西来比。02_tokenization 换上的是电表（FlopsMeter），按浮点运算数训练。
+「时间」不一定是秒：给 clock 换一只表，就按别的东西来比。tokenization 换上的是电表（FlopsMeter），按浮点运算数训练。
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def progress_file() -> Path:
 
 
 def read_progress() -> dict[str, dict]:
-    """读进度。返回 {"05.clm_loss": {"状态": "通过", "提示": "", "时间": "…"}}；通过过的一直算通过。读不懂的行跳过。"""
+    """读进度。返回 {"objectives.clm_loss": {"状态": "通过", "提示": "", "时间": "…"}}；通过过的一直算通过。读不懂的行跳过。"""
     try:
         text = progress_file().read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -41,7 +41,7 @@ def record(key: str, passed: bool, hint: str = "") -> None:
     """记下一次检查的结果。磁盘写不了也不报错：进度丢了事小，不该打断学习。
 
     参数：
-        key: 哪道题，例如 "05.clm_loss"。
+        key: 哪道题，例如 "objectives.clm_loss"。
         passed: 通过了没有。
         hint: 没通过时，提示的名字。
     """

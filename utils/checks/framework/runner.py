@@ -11,7 +11,7 @@ from utils.checks.framework.verdict import WRONG, Verdict
 
 
 def load_module(number: str):
-    """编号 "05" → utils.checks.nb05。"""
+    """编号 "05" → utils.checks.objectives。"""
     return importlib.import_module(f"utils.checks.nb{number}")
 
 
@@ -46,7 +46,7 @@ def run_answer(code: str, check: str, names: dict[str, Any], key: str) -> Verdic
         code: 答案的代码，代替留空的那一格。
         check: 检查的一格，例如 "check.clm_loss(my_clm_loss)"。
         names: namespace 给的名字空间；会被改动。
-        key: 哪道题，例如 "05.clm_loss"。
+        key: 哪道题，例如 "objectives.clm_loss"。
     返回：
         Verdict；答案本身就运行不了，也是「还不对」。
     """

@@ -12,7 +12,7 @@ def old_bert(model: nn.Module) -> nn.Module:
 
     参数：model：BertModel、BertForMaskedLM 等；没有池化层也行。
     返回：旧版模型；调用它得到的最后一项是每层一个字典：attn (1, H, T, T)，queries 与 keys (1, H, T, D)。
-    错误：ValueError：不是 BERT，是解码器，或者权重对不上。首次使用：07_attention_visualization。
+    错误：ValueError：不是 BERT，是解码器，或者权重对不上。首次使用：attention_visualization。
     """
     config = model.config
     if config.model_type != "bert":

@@ -37,7 +37,7 @@ class Plan:
 def bertviz_html(model, tokenizer, text: str, pair: str | None = None, view: str = "head",
                  layers: Sequence[int] | None = None, max_tokens: int | None = None,
                  attentions: Attentions | None = None) -> str:
-    """一个 bertviz 视图的完整网页：不含任何外部地址，存成文件也能打开。首次使用：07_attention_visualization。
+    """一个 bertviz 视图的完整网页：不含任何外部地址，存成文件也能打开。首次使用：attention_visualization。
 
     参数：
         model, tokenizer: Hugging Face 模型与分词器；text：句子；pair：第二段文字，可省。
@@ -58,7 +58,7 @@ def bertviz_html(model, tokenizer, text: str, pair: str | None = None, view: str
 def bertviz_frame(model, tokenizer, text: str, pair: str | None = None, view: str = "head",
                   layers: Sequence[int] | None = None, max_tokens: int | None = None, height: int | None = None,
                   attentions: Attentions | None = None) -> HTML:
-    """同 bertviz_html，装进 iframe，写在单元格最后一行就能看。首次使用：07_attention_visualization。
+    """同 bertviz_html，装进 iframe，写在单元格最后一行就能看。首次使用：attention_visualization。
 
     参数：height：框的高度（像素），None 按内容定，最高 900；其余同 bertviz_html。
     返回：IPython 的 HTML 对象。框里的脚本碰不到 notebook（sandbox）；底色总是白的，深色主题下也看得清。

@@ -73,7 +73,7 @@ def attention_figure(attentions: Attentions, layer: int = 0, head: int = 0,
 
 def comparison_figure(first: Attentions, second: Attentions, names: Sequence[str], layer: int = 0, head: int = 0,
                       token: int | None = None) -> Figure:
-    """两张注意力矩阵并排，同一层、同一个头、同一把颜色标尺。首次使用：07_attention_visualization。
+    """两张注意力矩阵并排，同一层、同一个头、同一把颜色标尺。首次使用：attention_visualization。
 
     参数：first, second：两个 Attentions；names：两个名字；layer, head：从 0 数起，超出时停在最后一个；
         token：框出这个词元的一行，None 不框。
@@ -156,7 +156,7 @@ def attention_grid(attentions: Attentions, layers: Sequence[int] | None = None,
         layers, heads：画哪些层、哪些头（从 0 数起），None 是全画；一张图最多 16 × 16 格、每格 64 个词元。
     返回：matplotlib 图。各格共用一把颜色尺；颜色按权重的平方根变深，小的权重才看得见。
         全画而放不下时，均匀地挑 16 层、16 头，画前 64 个词元，没画的写在图下。
-    错误：ValueError：没有这一层或这个头，或者指定的超过了 16 个。首次使用：07_attention_visualization。
+    错误：ValueError：没有这一层或这个头，或者指定的超过了 16 个。首次使用：attention_visualization。
     """
     rows, row_note = _grid_axis(layers, attentions.layers, "层")
     columns, column_note = _grid_axis(heads, attentions.heads, "头")

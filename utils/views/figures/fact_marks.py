@@ -1,6 +1,6 @@
 """把守住和写错的事实在正文里标出来：绿色带 ✓，红色带 ✗ 和应有的值，不靠颜色也看得懂。
 
-首次使用：09_generation。事实的核对在 utils.corpus.facts；学习者写的字和模型写的字进入网页之前都经过转义。
+首次使用：generation。事实的核对在 utils.corpus.facts；学习者写的字和模型写的字进入网页之前都经过转义。
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def fact_marks(body: str, report: FactReport) -> list[Mark]:
 
     参数：body: 正文；report: check_facts（导语， 正文） 的结果。返回：Mark 的列表。
     局限：按值找位置。写错的值若在别处恰好又出现（例如「10 个」写错，文中还有「10 时」），那一处也会算写错。
-    首次使用：09_generation。
+    首次使用：generation。
     """
     wrong = {written: expected for _, expected, written in report.contradicted}
     kept = {value for _, value in report.kept} - set(wrong)
@@ -42,7 +42,7 @@ def fact_marks(body: str, report: FactReport) -> list[Mark]:
 
 
 def mark_facts(body: str, report: FactReport) -> str:
-    """把正文变成转义过的 HTML，事实标好颜色与记号。参数同 fact_marks。首次使用：09_generation。"""
+    """把正文变成转义过的 HTML，事实标好颜色与记号。参数同 fact_marks。首次使用：generation。"""
     parts, last = [], 0
     for mark in fact_marks(body, report):
         text = html.escape(body[mark.start: mark.end])
@@ -56,7 +56,7 @@ def mark_facts(body: str, report: FactReport) -> str:
 
 
 def verdict(report: FactReport) -> str:
-    """一行结论。导语不合自带语料的写法时，只按字面核对，并照实说明。首次使用：09_generation。"""
+    """一行结论。导语不合自带语料的写法时，只按字面核对，并照实说明。首次使用：generation。"""
     counts = len(report.kept), len(report.contradicted), len(report.missing)
     line = "守住 {} 处，写错 {} 处，遗漏 {} 处".format(*counts)
     if report.missing:
@@ -68,7 +68,7 @@ def verdict(report: FactReport) -> str:
 
 
 def article_html(intro: str, body: str) -> str:
-    """一篇文章的 HTML：导语、着色的正文、一行结论。首次使用：09_generation。"""
+    """一篇文章的 HTML：导语、着色的正文、一行结论。首次使用：generation。"""
     report = check_facts(intro, body)
     return (f'<div style="{PAGE}margin:0 0 14px"><div><b>导语</b> {html.escape(intro)}</div>'
             f"<div><b>正文</b> {mark_facts(body, report)}</div>"

@@ -1,6 +1,6 @@
 """写作台的静态图：不运行也看得到。每一步的候选，以及一篇文章连同它的事实和某一步的候选。
 
-首次使用：09_generation。
+首次使用：generation。
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def candidates_figure(steps: Sequence[Step], title: str = "每一步的候选字
 
     参数：steps: stream 交出的各步；title: 标题；rows, columns: 最多画几名候选、几步。
     返回：Figure。异常：ValueError: 一步也没有。
-    首次使用：09_generation。
+    首次使用：generation。
     """
     steps = list(steps)[:columns]
     if not steps:
@@ -81,7 +81,7 @@ def studio_figure(prefix: str, steps: Sequence[Step], at: int | None = None, tit
 
     参数：prefix: 开头，换行之后算正文；steps: stream 交出的各步；columns: 一行几个字。
     返回：Figure。异常：ValueError: 一步也没有。
-    首次使用：09_generation。
+    首次使用：generation。
     """
     steps = list(steps)
     if not steps:

@@ -51,7 +51,7 @@ class AttentionWidget(CourseWidget):
     属性：attentions、other：两栏现在的 Attentions（没有第二栏时 other 是 None）；note：哪些字不在词表里，写在图上方。
     错误：ValueError：句子为空、太长，没有这一层、这个头，或不认得 subwords、names;TypeError：不认得 compare。
         之后在图上写错的句子只在图里提示，不会抛出。
-    首次使用：03_self_attention。
+    首次使用：self_attention。
     """
 
     _esm = _static("common.js", "scale.js", "views.js", "panel.js", "export.js", "attention.js")
@@ -159,7 +159,7 @@ def show_attention(model, tokenizer, text: str, pair: str | None = None, *, view
         max_tokens：词元数上限；None 时用各视图自己的上限（交互图 64 个，grid 256 个）。
         其余参数与错误同 AttentionWidget；要拿到小部件本身，请直接用 AttentionWidget。
     错误：ValueError：没有这种视图，或 bertviz 的视图用了 compare、subwords="merge"（它自己读模型，做不到）。
-    首次使用：03_self_attention。
+    首次使用：self_attention。
     """
     if view not in VIEWS:
         raise ValueError(f"没有 {view!r} 这种视图，可以用的是：{'、'.join(VIEWS)}。")

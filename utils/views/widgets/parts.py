@@ -32,7 +32,7 @@ def drawn(text: str) -> str:
 class CourseWidget(anywidget.AnyWidget):
     """会画汉字的小部件：属性 font 是一段 CSS，带着页面上每个字的字形；网页那边由 common.js 的 followFont 装上。
 
-    首次使用：03_self_attention。
+    首次使用：self_attention。
     """
 
     _css = static("widgets.css")
@@ -46,7 +46,7 @@ class CourseWidget(anywidget.AnyWidget):
 class ChineseFont(CourseWidget):
     """看不见的小部件：让同一个盒子里 ipywidgets 的控件也有汉字可用。盒子要 add_class(utils.display.web_fonts.CLASS)，并把它放在里面。
 
-    文字变了就再 carry_font(文字)。首次使用：02_tokenization。
+    文字变了就再 carry_font(文字)。首次使用：tokenization。
     """
 
     _esm = static("common.js", "font.js")

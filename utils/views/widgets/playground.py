@@ -18,7 +18,7 @@ MAX_CHARS = 400
 
 
 def figure_playground(draw: Callable[[str], Figure], text: str, description: str) -> VBox:
-    """文本框、错误信息和图。写在单元格最后一行就会显示。首次使用：06_mlm_pretraining。
+    """文本框、错误信息和图。写在单元格最后一行就会显示。首次使用：mlm_pretraining。
 
     参数：draw：文字 -> Figure；文字不合适时抛出 ValueError，说明会显示在框下，它打印的话也是；text：一开始的文字；description：框前的字。
     返回：VBox，children 依次是文本框、错误信息（HTML，内容已转义）、图片、字体。

@@ -19,7 +19,7 @@ class AttentionStepper(CourseWidget):
     参数：vectors：一个头的 HeadVectors(q、k、v 各 (T, D)，mask (T, T));
         token：先看哪个词元；step：先停在第几步，0 到 4。
     属性：scores、scaled、masked、weights 都是 (T, T)，output 是 (T, D)，全是 float32 的字节。
-    首次使用：03_self_attention。
+    首次使用：self_attention。
     """
 
     _esm = static("common.js", "stepper.js")
@@ -48,7 +48,7 @@ class AttentionStepper(CourseWidget):
 
 
 def show_stepper(model, tokenizer, text: str, *, layer: int = 0, head: int = 0, token: int = 1) -> None:
-    """取出一个头的 q、k、v，先画五步的静态图，再放能一步步走的交互图；不认识的字先点名。首次使用：03_self_attention。"""
+    """取出一个头的 q、k、v，先画五步的静态图，再放能一步步走的交互图；不认识的字先点名。首次使用：self_attention。"""
     vectors = get_head_vectors(model, tokenizer, text, layer, head, max_tokens=MAX_TOKENS)
     widget = AttentionStepper(vectors, token=token)
     if vectors.note:

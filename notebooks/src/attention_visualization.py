@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 07 注意力可视化
+# # 注意力可视化
 #
 # **这一本只回答一个问题：模型在看哪里？**
 #
@@ -24,15 +24,15 @@
 # 4. 会用最小对立对考模型，也考头；知道十几道题的结论能有多可靠。
 # 5. 说得出注意力图不能说明什么，并会用遮挡去检验一种「解释」。
 #
-# **先修**：[03](03_self_attention.ipynb)（自注意力）、[06](06_mlm_pretraining.ipynb)（MLM 预训练）；看第 6 节之前，
-# 翻一翻 [08](08_clm_finetuning.ipynb) 的因果解码器更好。
+# **先修**：[[self_attention]]（自注意力）、[[mlm_pretraining]]（MLM 预训练）；看第 6 节之前，
+# 翻一翻 [[clm_finetuning]] 的因果解码器更好。
 #
 # **用时**：两核 CPU 约 2 分钟，GPU 尚未实测。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
 from utils.environment import start
-lesson = start("07_attention_visualization")  # 换预设：start("07_attention_visualization", preset="smoke")
+lesson = start("attention_visualization")  # 换预设：start("attention_visualization", preset="smoke")
 
 # %% [markdown]
 # 这一本要反复打分，用多少文档、多少种子、多少道题，先在这里说清楚。数越大，误差线越短，等得也越久。
@@ -48,7 +48,7 @@ N_DOCS, N_SEEDS, N_QUESTIONS, SECONDS = (8, 3, 3, 2) if small else (32, 8, 20, 4
 # 同一句话，让四个模型都读一遍：
 #
 # - **附带的**：课程附带的检查点，练得最久。
-# - **刚练的**：你跑过 [06](06_mlm_pretraining.ipynb)，就用你自己的；没跑过，当场练一小会儿。
+# - **刚练的**：你跑过 [[mlm_pretraining]]，就用你自己的；没跑过，当场练一小会儿。
 # - **摆好头的**：一步没练，但 06 第 4 节的三步（位置、看邻居的头、抄写头）都做了。
 # - **纯随机的**：一步没练，什么也没摆。
 #
@@ -68,7 +68,7 @@ torch.manual_seed(lesson.seed)
 placed = prepare_heads(BertForMaskedLM(shipped.config)).eval()
 
 # %% [markdown]
-# 「刚练的」先找你自己的检查点。找不到，就用预设的大小，按时间练一小会儿；语料与 [06](06_mlm_pretraining.ipynb) 相同，留出集谁都没见过。
+# 「刚练的」先找你自己的检查点。找不到，就用预设的大小，按时间练一小会儿；语料与 [[mlm_pretraining]] 相同，留出集谁都没见过。
 
 # %%
 from utils.models import find_checkpoint
@@ -139,7 +139,7 @@ show_attention(shipped, tokenizer, text, view="head")
 show_attention(shipped, tokenizer, text, view="model")
 
 # %% [markdown]
-# **神经元视图**拆开一个头：查询 $q$、键 $k$ 逐维相乘，看哪几维让分数变大。[03](03_self_attention.ipynb) 的步进图讲的就是这件事。
+# **神经元视图**拆开一个头：查询 $q$、键 $k$ 逐维相乘，看哪几维让分数变大。[[self_attention]] 的步进图讲的就是这件事。
 
 # %%
 show_attention(shipped, tokenizer, text, view="neuron")
@@ -428,7 +428,7 @@ for kind in kinds:
 #
 # ## 6 写正文的时候，它回头看导语吗？
 #
-# 换上课程附带的因果解码器（[08](08_clm_finetuning.ipynb) 讲它怎样来的）：读导语，写正文。写「事实」里的字（人名、数字、地名）时，
+# 换上课程附带的因果解码器（[[clm_finetuning]] 讲它怎样来的）：读导语，写正文。写「事实」里的字（人名、数字、地名）时，
 # 模型该回头看导语里的同一件事实。
 # 注意「写第 $m$ 个字」的那个位置，是它**左边一格**：字还没写出来，是左边那一格在预测它。
 
@@ -595,7 +595,7 @@ assert abs(mean_interval(table["随机"]["相关"])[0]) < 0.2
 # - 十几道题的区间很宽，盖住 50% 就不下结论；挑头和量头要用不同的题；位置的功劳不能算给搭配。
 # - 注意力是信息的一段路，不是原因；说「因为」之前，先遮一遍。
 #
-# **下一本**：[08_clm_finetuning](08_clm_finetuning.ipynb)，把这个会填空的模型改成会写正文的。
+# **下一本**：[[clm_finetuning]]，把这个会填空的模型改成会写正文的。
 #
 # ## 练习
 #
@@ -603,7 +603,7 @@ assert abs(mean_interval(table["随机"]["相关"])[0]) < 0.2
 # 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
 
 # %%
-from utils.checks import nb07 as check
+from utils.checks import attention_visualization as check
 
 # %% [markdown] tags=["exercise"]
 # **练习 1 · 前一个字**（★，5 分钟）第 3 节用循环算过。不用循环再写一遍：`queries` 是参加打分的位置（都大于 0），

@@ -1,4 +1,4 @@
-"""06_mlm_pretraining 的练习。"""
+"""mlm_pretraining 的练习。"""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _by_row(logits, labels):
 
 
 masked_accuracy = Function(
-    "06.masked_accuracy",
+    "mlm_pretraining.masked_accuracy",
     reference=_accuracy, cases=_exam,
     ask="labels 里有几个不是 −100？这些位置里猜对了几个？两个数相除，与你的结果比一比。",
     mistakes=(
@@ -67,7 +67,7 @@ masked_accuracy = Function(
 
 
 effective_choices = Value(
-    "06.effective_choices", expected=math.exp(2.3), rtol=0.02, form="一个数",
+    "mlm_pretraining.effective_choices", expected=math.exp(2.3), rtol=0.02, form="一个数",
     ask="在 n 个字里均匀地猜，损失是多少奈特？反过来解出 n。",
     mistakes=(
         Mistake("底用成了 2", 2 ** 2.3, "它把 2.3 当成比特，以 2 为底。", "奈特用的是自然对数。它的底是几？"),
@@ -97,7 +97,7 @@ def _unigram(train, test, V, alpha=1.0, log=np.log):
 
 
 unigram_loss = Function(
-    "06.unigram_loss",
+    "mlm_pretraining.unigram_loss",
     reference=lambda train, test, V: _unigram(train, test, V), cases=_texts,
     ask="拿最短的那个输入，把训练集里每个字的次数写出来，各加 1，再除以总数。考卷里每个字的 −ln p 是多少？",
     mistakes=(
@@ -137,7 +137,7 @@ def _library_rate(step, total, warmup, peak):
 
 
 learning_rate = Function(
-    "06.learning_rate",
+    "mlm_pretraining.learning_rate",
     reference=_library_rate, cases=_schedules, atol=1e-9,
     ask="先确定三个点：第 0 步、第 warmup 步、第 total 步的学习率各是多少？再用两段直线连起来。",
     mistakes=(
@@ -184,7 +184,7 @@ def _share(lengths, batch_size, order=False, bound=None, over_real=False, by_bat
 
 
 padding_share = Function(
-    "06.padding_share",
+    "mlm_pretraining.padding_share",
     reference=lambda lengths, batch_size: _share(lengths, batch_size), cases=_lengths,
     ask="拿最短的那个输入，把每一批画成一个长方形：宽是这一批最长的，高是篇数。空着的格子占几成？",
     mistakes=(
@@ -210,7 +210,7 @@ padding_share = Function(
 
 
 copied = Choice(
-    "06.copied", right="C", ask="没有被盖住的位置，输入里写着什么？标签又是什么？",
+    "mlm_pretraining.copied", right="C", ask="没有被盖住的位置，输入里写着什么？标签又是什么？",
     mistakes=(
         Mistake("以为损失会变高", "A", "这一项认为要算的位置多了，题目就更难。", "多出来的那些位置，答案藏在哪里？难吗？"),
         Mistake("以为只是算得慢", "B", "这一项认为多算的位置不影响学到的东西。", "梯度是各个位置的平均。八成半的位置在教模型做什么？"),
@@ -220,7 +220,7 @@ copied = Choice(
 )
 
 fixed_exam = Choice(
-    "06.fixed_exam", right="B", ask="两个损失，是同一张考卷考出来的吗？",
+    "mlm_pretraining.fixed_exam", right="B", ask="两个损失，是同一张考卷考出来的吗？",
     mistakes=(
         Mistake("当成了欠拟合", "A", "这一项拿训练损失和验证损失直接比，得出还没学够。",
                 "一张卷子盖住六成的字，另一张盖住一成半。哪张更难？"),

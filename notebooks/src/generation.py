@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 09 生成
+# # 生成
 #
 # **这一本只回答一个问题：怎样把概率变成文章？**
 #
@@ -35,10 +35,10 @@
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
 from utils.environment import start
-lesson = start("09_generation")               # 换预设：start("09_generation", preset="smoke")
+lesson = start("generation")               # 换预设：start("generation", preset="smoke")
 
 # %% [markdown]
-# 先把 [08](08_clm_finetuning.ipynb) 的模型请来。你自己练过，就用你的；没有练过，就用课程附带的。下面会说明用的是哪一个。
+# 先把 [[clm_finetuning]] 的模型请来。你自己练过，就用你的；没有练过，就用课程附带的。下面会说明用的是哪一个。
 # 自己练过，却想用附带的：给 `load_checkpoint` 加上 `prefer="shipped"`。自己练的多半弱得多，名字常抄错，后面有些数会难看，
 # 道理是一样的：凡是读数的话，都对着你自己打印出来的数看。第 10 节和第 14 节的写作台用附带的。
 # 写作时一步只算一个字，计算量小得很，多个 CPU 线程反而要互相等待，所以只用一个线程（第 8 节计时的时候再放开）。
@@ -917,7 +917,7 @@ lesson.record("平均一篇写了几遍", sum(tries) / len(tries), "遍")
 
 # %% [markdown]
 # 从写一遍到写八遍，忠实的多了多少，看上面打印的。抽样有机会走到别的写法上，绕开写错的那一处；要是处处都可能写错，绕开一处又碰上一处，
-# 重写多少遍也帮得有限：重写救得了偶尔的失手，救不了本来就不会（附带的模型错在哪些地方，[08](08_clm_finetuning.ipynb) 的第 12 节列过）。
+# 重写多少遍也帮得有限：重写救得了偶尔的失手，救不了本来就不会（附带的模型错在哪些地方，[[clm_finetuning]] 的第 12 节列过）。
 # 代价是多写几遍，还要有一个靠得住的核对器：这里的语法什么都知道，真新闻没有这样的东西。
 # 还有一条要记住：用来挑的尺子和用来量的尺子是同一把，核对器看不见的毛病，挑出来的文章里照样有。
 #
@@ -1057,7 +1057,7 @@ studio
 # - 尺子各有盲点。对「从导语写正文」这件事，忠实度最要紧，而 chrF、BLEU 恰恰看不见它。
 # - 写完核对、不行重写，忠实的文章只会多、不会少，多多少看模型；前提是有一个靠得住的核对器。
 #
-# **下一本**：[10_scale_up](10_scale_up.ipynb)，真数据、真大小、几张卡。
+# **下一本**：[[scale_up]]，真数据、真大小、几张卡。
 #
 # ## 练习
 #
@@ -1065,7 +1065,7 @@ studio
 # 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
 
 # %%
-from utils.checks import nb09 as check
+from utils.checks import generation as check
 
 # %% [markdown] tags=["exercise"]
 # **练习 1 · 核里有谁**（★★，10 分钟）top-p 留下「概率之和刚达到 p 的最少几个」。`p` 是一条概率 `(V,)`，`limit` 是 top-p 的那个 p。

@@ -1,4 +1,4 @@
-"""08_clm_finetuning 的练习。"""
+"""clm_finetuning 的练习。"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _only_body(intro, body, cls, sep):
 
 
 make_row = Function(
-    "08.make_row",
+    "clm_finetuning.make_row",
     reference=_row(), cases=_documents,
     ask="把最短的反例写成两行，上面是输入，下面是标签，一格一格对齐。每一格的标签，该记还是不该记？",
     mistakes=(
@@ -96,7 +96,7 @@ def _loss(logits, labels, shift=1, reduction="mean"):
 
 
 body_loss = Function(
-    "08.body_loss",
+    "clm_finetuning.body_loss",
     reference=lambda logits, labels: _loss(logits, labels), cases=_batch,
     ask="数一数：错开之后，有几个位置的标签不是 −100？你平均了几项？",
     mistakes=(
@@ -159,7 +159,7 @@ def _no_copy(forward, ids, k):
 
 
 sees_future = Function(
-    "08.sees_future",
+    "clm_finetuning.sees_future",
     reference=_peek(lambda k: slice(k + 1, None), lambda k: slice(0, k + 1)), cases=_models,
     ask="「改动未来，看过去」：改的是哪些位置，比的是哪些位置？在纸上标出来。",
     mistakes=(
@@ -244,7 +244,7 @@ def _freeze(embeddings=True, extra=0, top=False, as_attribute=False, whole=False
 
 
 freeze_bottom = Function(
-    "08.freeze_bottom",
+    "clm_finetuning.freeze_bottom",
     reference=_freeze(), cases=lambda rng: [(_tiny(3), 1), (_tiny(4), 2)], observe=_trainable, may_change_input=True,
     ask="冻结以后，打印还在训练的参数的名字：嵌入、各层、输出头，各在不在？",
     mistakes=(
@@ -271,7 +271,7 @@ freeze_bottom = Function(
 
 
 n_targets = Value(
-    "08.n_targets", expected=91, rtol=0, form="一个整数",
+    "clm_finetuning.n_targets", expected=91, rtol=0, form="一个整数",
     ask="把序列写成 [CLS] 导语 [SEP] 正文 [SEP]，再划掉标签是 −100 的。还剩几个？",
     mistakes=(
         Mistake("忘了结尾的 [SEP]", 90, "它只数了正文的字。", "模型还要学一件事：写完了要停。那是哪个词元？"),
@@ -282,7 +282,7 @@ n_targets = Value(
 )
 
 skips = Choice(
-    "08.skips", right="C", ask="你移了一位，模型里面又移一位。位置 t 的标签最后成了第几个词元？",
+    "clm_finetuning.skips", right="C", ask="你移了一位，模型里面又移一位。位置 t 的标签最后成了第几个词元？",
     mistakes=(
         Mistake("以为模型不再移", "A", "这一项认为自己移过了，模型就不会再移。",
                 "第 3 节的输出里，是谁把标签错开了一位？它知道你已经移过吗？"),
@@ -292,7 +292,7 @@ skips = Choice(
 )
 
 ignores_intro = Choice(
-    "08.ignores_intro", right="B", ask="换错导语，只动了一样东西。损失几乎没变，说明这样东西对模型有没有用？",
+    "clm_finetuning.ignores_intro", right="B", ask="换错导语，只动了一样东西。损失几乎没变，说明这样东西对模型有没有用？",
     mistakes=(
         Mistake("当成了稳健", "A", "这一项把「不受影响」读成了优点。", "导语说的是另一件事，正文的事实却照样猜得中，可能吗？"),
         Mistake("当成了没学会写", "C", "这一项从对照推出模型什么也没学到。", "损失比一元模型低了许多，这部分是从哪里来的？"),

@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 05 预训练目标
+# # 预训练目标
 #
 # **这一本只回答一个问题：预训练在学什么？**
 #
@@ -23,14 +23,14 @@
 # 3. 看得出一个目标「能看到什么、要猜什么、一篇文章给多少道题」，并用模型自己的梯度画出来。
 # 4. 知道两个坑：库里的整词掩码用在中文上会失灵；NSP 有捷径可走。
 #
-# **先修**：[02](02_tokenization.ipynb)（字符词元）、[03](03_self_attention.ipynb)（自注意力与掩码）。
+# **先修**：[[tokenization]]（字符词元）、[[self_attention]]（自注意力与掩码）。
 #
 # **用时**：没有 bf16 指令的 CPU，一个核心约 5 分钟（五个小模型，各练几十秒），有的快得多；GPU 尚未实测。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
 from utils.environment import start
-lesson = start("05_objectives")               # 换预设：start("05_objectives", preset="smoke")
+lesson = start("objectives")               # 换预设：start("objectives", preset="smoke")
 
 # %% [markdown]
 # 这一本不追求练得好，只想看清五道题各是什么样。模型取得很小，每个只练一小会儿；大小和学习率因此不跟预设走：
@@ -89,7 +89,7 @@ def clm_loss(logits, ids):
     return -log_p.gather(-1, ids[:, 1:, None]).mean()                     # 标量
 
 # %% [markdown]
-# 与库对一对。库的 `labels` 不用自己错位，模型里面会错；`is_decoder=True` 让它只看左边（[08](08_clm_finetuning.ipynb) 会看到漏写它的后果）。
+# 与库对一对。库的 `labels` 不用自己错位，模型里面会错；`is_decoder=True` 让它只看左边（[[clm_finetuning]] 会看到漏写它的后果）。
 
 # %%
 from transformers import BertLMHeadModel
@@ -500,7 +500,7 @@ train_pairs, held_pairs, hard_pairs = (Dataset.from_list([r | {"length": len(r["
 
 # %% [markdown]
 # 五种目标，各配一个整理函数（collator）、一个模型和一把量损失的尺子。
-# CLM 和两个 MLM 用同样的起点 `prepare_heads`（[06](06_mlm_pretraining.ipynb) 会讲）；
+# CLM 和两个 MLM 用同样的起点 `prepare_heads`（[[mlm_pretraining]] 会讲）；
 # T5 从完全随机的权重起步。NSP 一对文章只有一道题，从头练，这点时间多半学不到什么（想验证，
 # 把下面 `makers` 里的 `pretrained` 换成 `small(BertForPreTraining)`），所以让它从课程附带的、
 # 会填空的模型出发，学习率也小些。
@@ -658,7 +658,7 @@ for name, (batches, _) in rulers.items():
 # - NSP 有捷径。出题时要先问：不懂文章，能不能答对？
 # - 不同目标的损失不能横着比，只能和各自的参照比。
 #
-# **下一本**：[06_mlm_pretraining](06_mlm_pretraining.ipynb)，挑填空这道题，认真练一个中文 BERT。
+# **下一本**：[[mlm_pretraining]]，挑填空这道题，认真练一个中文 BERT。
 #
 # ## 练习
 #
@@ -666,7 +666,7 @@ for name, (batches, _) in rulers.items():
 # 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
 
 # %%
-from utils.checks import nb05 as check
+from utils.checks import objectives as check
 
 # %% [markdown] tags=["exercise"]
 # **练习 1 · 一批长短不齐的 CLM**（★★，10 分钟）第 2 节的 `clm_loss` 只管一篇。一批里有长有短，短的补了填充：
@@ -866,7 +866,7 @@ check.leak(my_choice)
 # ```
 #
 # 整幅都变深：每个位置都看得见下一个字。CLM 的标签正是下一个字，照抄就行，损失会低得可疑；可是写作时下一个字还不存在，
-# 学到的本事用不上。[01](01_background.ipynb) 的 7.4 节量过这件事。
+# 学到的本事用不上。[[background]] 的 7.4 节量过这件事。
 #
 # </details>
 
@@ -877,7 +877,7 @@ check.leak(my_choice)
 # <details><summary>参考答案</summary>
 #
 # 把 `lesson.seed` 换成 0、1、2，各重练两个模型，记下六个准确率，比较两组的平均与标准差。练得这么短，差别往往还没有种子的
-# 起伏大，一次对照下不了结论；[06](06_mlm_pretraining.ipynb) 的第 10 节换两个种子、用两份考卷再比一次。
+# 起伏大，一次对照下不了结论；[[mlm_pretraining]] 的第 10 节换两个种子、用两份考卷再比一次。
 #
 # </details>
 #

@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 01 背景
+# # 背景
 #
 # **这一本只回答一个问题：大模型遇到汉字，难在哪？**
 #
@@ -27,19 +27,19 @@
 # 4. 说清预训练和微调的差别，数得出「冻结」之后还剩多少参数在练。
 # 5. 认得出教程里常见的十几个错误，并且知道怎样用几行代码去验。
 #
-# **先修**：[00](00_start.ipynb)（词元、参数、softmax、注意力这几个词在那里见过）。这里只求看个大概，细节后面各本都会拆开讲。
+# **先修**：[[start]]（词元、参数、softmax、注意力这几个词在那里见过）。这里只求看个大概，细节后面各本都会拆开讲。
 #
 # **用时**：阅读约 40 分钟；全部运行，两核 CPU 约 1 分钟，GPU 尚未实测。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
 from utils.environment import start
-lesson = start("01_background")               # 换预设：start("01_background", preset="smoke")
+lesson = start("background")               # 换预设：start("background", preset="smoke")
 
 # %% [markdown]
 # ## 1 大模型从哪里来
 #
-# 2017 年的 Transformer（[04](04_transformer.ipynb) 会从零搭一个）有两半：**编码器（encoder）** 读原文，**解码器（decoder）** 写译文。
+# 2017 年的 Transformer（[[transformer]] 会从零搭一个）有两半：**编码器（encoder）** 读原文，**解码器（decoder）** 写译文。
 # 一年之后它被拆成了两支：BERT 只要编码器，
 # GPT 只要解码器。再往后的故事，下面一张图就讲完了。纵轴是对数刻度：每上一格，参数多十倍。
 # 最底下那条虚线是随课程附带的小模型。
@@ -67,7 +67,7 @@ lesson.record(f"表中最大的模型（{largest.name}）是附带模型的几�
 #
 # - **2020 年以后，最大的都是解码器。** 编码器没有消失，检索、分类、打标签仍用它，只是不再往大里做。
 # - **参数不是越多越好。** Chinchilla 只有 PaLM 的八分之一上下，却用了更多的数据；Hoffmann 等（2022）的结论是，
-#   同样的计算量，参数和数据要一起加，大约每个参数配 20 个词元。第 2 节马上用到它，[10](10_scale_up.ipynb) 会自己量一遍。
+#   同样的计算量，参数和数据要一起加，大约每个参数配 20 个词元。第 2 节马上用到它，[[scale_up]] 会自己量一遍。
 # - **我们的模型小了几个数量级**，但部件一样不少。所以这门课里量到的「道理」能搬走，量到的「成绩」搬不走。
 #
 # ## 2 难处之一：数据
@@ -86,9 +86,9 @@ print(f"附带的模型有 {mlm.num_parameters():,} 个参数，照这条规矩�
 
 # %% [markdown]
 # 一个人写一百多篇文章要好几个星期，够练的参数却只有几千个：真数据就是这么贵。再看「多一点数据，值多少」。
-# 用最简单的模型，只看前一个字的二元模型（bigram，[02](02_tokenization.ipynb) 会手写），在手写文章上越学越多，
+# 用最简单的模型，只看前一个字的二元模型（bigram，[[tokenization]] 会手写），在手写文章上越学越多，
 # 考同样的 30 篇。考分叫**损失（loss）**：模型给正确的那个字多大的概率，取对数，反个号，再对所有的字取平均。
-# 猜得越准，损失越低；每次都猜中是 0。用自然对数算，单位叫**奈特（nat）**，[02](02_tokenization.ipynb) 会细讲。
+# 猜得越准，损失越低；每次都猜中是 0。用自然对数算，单位叫**奈特（nat）**，[[tokenization]] 会细讲。
 
 # %%
 import random
@@ -129,9 +129,9 @@ assert nats[-1] < nats[0] and unseen[-1] < unseen[0]
 # | 中文 BERT：只用维基；再加别的文字 | 4 亿词；54 亿词 | Cui 等（2021） |
 # | 同一个中文 BERT，考 CMRC 2018 阅读理解：原来、整词掩码（whole word masking）、再加数据 | 70.0、70.5、71.4 | Cui 等（2021） |
 #
-# 最后一行值得多看一眼：换一个巧妙的训练目标（填空时整个词一起盖，[05](05_objectives.ipynb) 会讲）得 0.5 分，多给数据得 0.9 分。
+# 最后一行值得多看一眼：换一个巧妙的训练目标（填空时整个词一起盖，[[objectives]] 会讲）得 0.5 分，多给数据得 0.9 分。
 #
-# 还有一件事容易忘：数据不只要多，还要**不重复**。网页里大量文字是互相抄的；怎样清洗、查重，[10](10_scale_up.ipynb) 会做一遍。
+# 还有一件事容易忘：数据不只要多，还要**不重复**。网页里大量文字是互相抄的；怎样清洗、查重，[[scale_up]] 会做一遍。
 #
 # ## 3 难处之二：语言
 #
@@ -227,7 +227,7 @@ assert table["字节"][0] < table["字"][0] < table["词"][0] and table["字节"
 
 # %% [markdown]
 # 论文里的数：Petrov 等（2023）比较各种语言，同样的内容，有的语言要多用 15 倍的词元；Xue 等（2022）的 ByT5 按字节切，成绩不差，
-# 还更耐错别字；Si 等（2023）把字拆成笔画再合并，序列更短。没有哪一种全赢，[02](02_tokenization.ipynb) 会把七种切法放在同样的计算量下比。
+# 还更耐错别字；Si 等（2023）把字拆成笔画再合并，序列更短。没有哪一种全赢，[[tokenization]] 会把七种切法放在同样的计算量下比。
 #
 # ## 5 三种结构，从模型自己身上看
 #
@@ -314,7 +314,7 @@ for name, model in models.items():
 # GPT-2、T5 的词表头和输入的嵌入用同一张表，所以词表那部分只算一份。只有 T5 有交叉注意力。
 #
 # 它们没有练过，输出没有意义。换成附带的、练过的两个，看看「读懂」和「接着写」各是什么样（T5 那样的模型，
-# [05](05_objectives.ipynb) 会练一个）：
+# [[objectives]] 会练一个）：
 
 # %%
 from utils.generation import complete
@@ -330,7 +330,7 @@ print("解码器续写：", complete(clm, tokenizer, "今天是个", temperature
 # ## 6 预训练与微调
 #
 # **预训练（pre-training）**：拿大量没有标注的文字，出填空题（掩码语言模型，masked language model，MLM）
-# 或续写题（因果语言模型，causal language model，CLM），从随机权重练起。贵，做一次。这两种题 [05](05_objectives.ipynb) 会一步步写出来。
+# 或续写题（因果语言模型，causal language model，CLM），从随机权重练起。贵，做一次。这两种题 [[objectives]] 会一步步写出来。
 # **微调（fine-tuning）**：拿预训练好的权重，换一道具体的题，用少量有标注的例子再练一会儿。便宜，做许多次。
 #
 # 微调时不一定所有参数都动。**冻结（freeze）** 就是把一部分参数的 `requires_grad` 关掉。
@@ -421,7 +421,7 @@ assert scores["预训练，全部练"] > scores["从头开始，全部练"] + 0.
 
 # %% [markdown]
 # Lee 等（2019）在 BERT 上量过：只微调最上面四分之一的层，就有约九成的效果；但那是「读懂」的任务。
-# 从填空换到续写，连掩码都换了，[08](08_clm_finetuning.ipynb) 量到的就不是这样。所以「微调要冻结底层」不是规矩，是要量的事。
+# 从填空换到续写，连掩码都换了，[[clm_finetuning]] 量到的就不是这样。所以「微调要冻结底层」不是规矩，是要量的事。
 #
 # ## 7 常见错误
 #
@@ -460,7 +460,7 @@ assert not hasattr(gpt, "encoder") and not any("crossattention" in n for n, _ in
 # ### 7.2 NSP 预测下一个句子的内容？
 #
 # NSP（next sentence prediction，下一句预测）的头只输出两个数：是下一句，或者不是。它一个字也不写。
-# [05](05_objectives.ipynb) 会练它，并且发现它有捷径可走。
+# [[objectives]] 会练它，并且发现它有捷径可走。
 
 # %%
 from transformers import BertForNextSentencePrediction
@@ -559,7 +559,7 @@ assert lesson.preset.name == "smoke" or ends[False][0] < 0.5 < ends[True][0] and
 # %% [markdown]
 # 开头两边几乎一样：抄答案这一招，模型自己也要学一阵。所以「练了几分钟，损失没有低得可疑」证明不了它没有偷看；
 # 再练下去，看得见未来的那个低得离谱，一抽走未来，就猜得一塌糊涂。可靠的检查只有一个：改动未来，看过去动不动。
-# 照着这种写法微调会得到什么，[08](08_clm_finetuning.ipynb) 会练给你看。
+# 照着这种写法微调会得到什么，[[clm_finetuning]] 会练给你看。
 #
 # ### 7.5 导语和正文分开切，各自补到 512？
 #
@@ -588,7 +588,7 @@ torch.testing.assert_close(kept.loss, by_hand)
 
 # %% [markdown]
 # 更糟的是，输入里是导语的字，标签却是正文的字，两条不同的序列按位置硬凑在一起，模型从没见过正文的前文。
-# 正确的做法是接成一条，提示（prompt）部分的标签写 −100，见 [08](08_clm_finetuning.ipynb)。
+# 正确的做法是接成一条，提示（prompt）部分的标签写 −100，见 [[clm_finetuning]]。
 #
 # ### 7.6 `truncation=True` 就会截断？
 #
@@ -737,12 +737,12 @@ for loss_type in (None, "ForCausalLM"):
 # - 预训练过的起点，值很多标注；冻结哪些层要看任务，先量再说。
 # - 教程里的断言，多半三五行代码就能验。养成习惯：**改动未来，数一数 [PAD]，手算一遍损失。**
 #
-# **下一本**：[02_tokenization](02_tokenization.ipynb)，从第一步开始：一个汉字该切成什么。
+# **下一本**：[[tokenization]]，从第一步开始：一个汉字该切成什么。
 #
 # ## 练习
 #
 # **1. 读图（★，3 分钟）** 图上编码器–解码器最大的是哪一个？它之后的几年，为什么这一支没有再往上走？
-# 写下你的猜想，再到 [05](05_objectives.ipynb) 找证据。
+# 写下你的猜想，再到 [[objectives]] 找证据。
 #
 # <details><summary>参考答案</summary>
 #

@@ -1,4 +1,4 @@
-"""03_self_attention 的练习。"""
+"""self_attention 的练习。"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _scores(divisor, flip=False):
 
 
 attention_scores = Function(
-    "03.attention_scores",
+    "self_attention.attention_scores",
     reference=_scores(lambda q: math.sqrt(q.size(-1))), cases=_heads,
     ask="挑一个格子 (i, j)，用手算 q 的第 i 行与 k 的第 j 行的点积。它的标准差随哪个字母变大？",
     mistakes=(
@@ -63,7 +63,7 @@ def _filled(value, mask=_square, dim=-1):
 
 
 causal_weights = Function(
-    "03.causal_weights",
+    "self_attention.causal_weights",
     reference=_filled(float("-inf")), cases=_logits,
     ask="看 3 × 3 的那个输入：第 0 行只剩一格可看，它的权重应当是多少？每一行加起来呢？",
     mistakes=(
@@ -99,7 +99,7 @@ def _window(extra=0, causal=True, strict=False):
 
 
 window_mask = Function(
-    "03.window_mask",
+    "self_attention.window_mask",
     reference=_window(), cases=lambda rng: [(5, 2), (7, 3), (rng.randint(8, 12), 4)],
     ask="把 T = 5、width = 2 的掩码画在纸上：每一行最多有几个真？",
     mistakes=(
@@ -133,7 +133,7 @@ def _entropy(log=torch.log, each_row=True, everything=False, sign=-1):
 
 
 mean_entropy = Function(
-    "03.mean_entropy",
+    "self_attention.mean_entropy",
     reference=lambda weights: torch.special.entr(weights).sum(-1).mean(), cases=_rows, rtol=1e-4, atol=1e-5,
     ask="第一行是 [1, 0, 0]，只看一个，熵应当是多少？第二行是 [1/2, 1/4, 1/4]，用手算一遍。",
     mistakes=(
@@ -161,7 +161,7 @@ def _mixed(rng: random.Random) -> list[tuple]:
 
 
 merge_heads = Function(
-    "03.merge_heads",
+    "self_attention.merge_heads",
     reference=lambda x: x.transpose(1, 2).flatten(2), cases=_mixed,
     ask="拿 B = 1、H = 2、T = 3、D = 2 的输入：第 0 个词元的 4 个数，应当来自哪两个头的哪一行？",
     mistakes=(
@@ -180,7 +180,7 @@ merge_heads = Function(
 
 
 cost = Value(
-    "03.cost", expected=lambda: [16, 4], form="两个数的列表", rtol=1e-6,
+    "self_attention.cost", expected=lambda: [16, 4], form="两个数的列表", rtol=1e-6,
     ask="权重矩阵是 B × H × T × T。Q 是 B × H × T × D。T 变成 4 倍，各变成几倍？",
     mistakes=(
         Mistake("都是 4 倍", [4, 4], "它说权重矩阵只和 T 成正比。", "矩阵有 T 行。列数是多少？"),
@@ -195,7 +195,7 @@ cost = Value(
 
 
 equivariance = Choice(
-    "03.equivariance", right="B", options="ABCD",
+    "self_attention.equivariance", right="B", options="ABCD",
     ask="拿三个词元试一试：次序是 0、1、2 时，第 2 个词元能看谁？把它换到最前面，它又能看谁？",
     mistakes=(
         Mistake("以为照旧", "A", "它说掩码不影响等变。", "掩码是按「第几行第几列」写死的。打乱之后，行列还是原来的词元吗？"),

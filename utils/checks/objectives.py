@@ -1,4 +1,4 @@
-"""05_objectives 的练习。参照用库和 utils/training/objectives.py，与 notebook 里折叠的参考答案各写各的。"""
+"""objectives 的练习。参照用库和 utils/training/objectives.py，与 notebook 里折叠的参考答案各写各的。"""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _wrong_side(logits, ids, mask):
 
 
 padded_clm_loss = Function(
-    "05.padded_clm_loss",
+    "objectives.padded_clm_loss",
     reference=lambda logits, ids, mask: _clm(logits, ids, mask),
     cases=_padded,
     ask="挑一行只有两个真词元的，用手数一数：应当有几个位置在算损失？你的代码算了几个？",
@@ -99,7 +99,7 @@ def _mlm(logits, labels, reduction="mean"):
 
 
 mlm_loss = Function(
-    "05.mlm_loss",
+    "objectives.mlm_loss",
     reference=lambda logits, labels: _mlm(logits, labels),
     cases=_masked,
     ask="labels 里有几个不是 −100？你的代码平均了几项？",
@@ -132,7 +132,7 @@ mlm_loss = Function(
 
 
 spoiled_shares = Value(
-    "05.spoiled_shares",
+    "objectives.spoiled_shares",
     expected=[0.8, 0.2, 0.0], form="三个比例的列表 [换成 [MASK], 换成随机字, 原样]", rtol=0, atol=0.011,
     ask="一次掷骰子，dice 在 0 到 1 之间均匀。把 [0, 1) 画成一条线段，标出三个判断各占哪一截。",
     mistakes=(
@@ -162,7 +162,7 @@ t5_lengths = Value(
 )
 
 half_words = Value(
-    "05.half_words",
+    "objectives.half_words",
     expected=0.42, form="一个 0 到 1 之间的数", rtol=0, atol=0.021,
     ask="两个字各自独立地掷骰子，一共有四种结果。把每种的概率写出来，哪几种是「恰好盖住一个」？",
     mistakes=(
@@ -202,7 +202,7 @@ def _right(labels, first):
 
 
 shift_right = Function(
-    "05.shift_right",
+    "objectives.shift_right",
     reference=_moved(_right),
     cases=_targets,
     ask="解码器写第 s 个词元之前，已经看见了哪些？把第一列、第二列写出来对一对。",
@@ -229,7 +229,7 @@ shift_right = Function(
 
 
 order_pairs = Function(
-    "05.order_pairs",
+    "objectives.order_pairs",
     reference=pairs(lambda x: x < 0.5, lambda x, _: int(x < 0.5)),
     cases=documents, observe=kinds,
     ask="取两篇文档，把可能得到的题一道一道写出来：正着放的标签是几，倒着放的是几？",
@@ -259,7 +259,7 @@ order_pairs = Function(
 
 
 leak = Choice(
-    "05.leak",
+    "objectives.leak",
     right="B", options="ABCD",
     ask="分两步想：图上哪些格子会变深？看得见正要猜的字，训练损失会怎样？",
     mistakes=(

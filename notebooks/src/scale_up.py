@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 10 走向真实
+# # 走向真实
 #
 # **这一本只回答一个问题：怎样走向真数据、大模型、多卡？**
 #
@@ -27,14 +27,14 @@
 # 4. 拟合一条规模定律，拿它预测一个更大的模型，并用附带的模型核对。
 # 5. 把 hub 上的公开模型接进同样的函数，用公平的单位比较。
 #
-# **先修**：[02](02_tokenization.ipynb)（每字比特数）、[06](06_mlm_pretraining.ipynb)（训练）、[08](08_clm_finetuning.ipynb)（下限）。
+# **先修**：[[tokenization]]（每字比特数）、[[mlm_pretraining]]（训练）、[[clm_finetuning]]（下限）。
 #
 # **用时**：两核 CPU 约 1 分半，整本在 GPU 上尚未实测。要联网的格子默认跳过。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
 from utils.environment import start
-lesson = start("10_scale_up")                 # 换预设：start("10_scale_up", preset="smoke")
+lesson = start("scale_up")                 # 换预设：start("scale_up", preset="smoke")
 
 # %% [markdown]
 # ## 1 真数据
@@ -492,7 +492,7 @@ for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
 # ### 4.4 预测附带的模型
 #
 # 附带的续写模型（`clm`）大得多，数据也多得多。它的成绩写在它自己的 `course.json` 里。它有一层是后来插进去的，专帮照抄
-# （[08](08_clm_finetuning.ipynb) 第 12 节），那不是这条律说的练法，所以拿加这一层之前的那一段来考。用全部下了坡的小模型拟合一次，外推过去：
+# （[[clm_finetuning]] 第 12 节），那不是这条律说的练法，所以拿加这一层之前的那一段来考。用全部下了坡的小模型拟合一次，外推过去：
 
 # %%
 from utils.models import find_checkpoint, stages

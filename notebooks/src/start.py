@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 00 出发
+# # 出发
 #
 # **这一本只回答一个问题：我的机器能跑吗？**
 #
@@ -49,7 +49,7 @@
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
 from utils.environment import start
-lesson = start("00_start")                    # 换预设：start("00_start", preset="smoke")
+lesson = start("start")                    # 换预设：start("start", preset="smoke")
 
 # %% [markdown]
 # 上面打印出一行字，就说明 Python、PyTorch 和中文字体都找到了。
@@ -97,7 +97,7 @@ for p in (PRESETS | {lesson.preset.name: lesson.preset}).values():
 
 # %% [markdown]
 # 为什么是它？看下面这一行。想换，有三种办法：终端里写 `python3 course.py lab --preset smoke`；
-# 设环境变量 `COURSE_PRESET`；或者在第一格里写 `start("00_start", preset="smoke")`。
+# 设环境变量 `COURSE_PRESET`；或者在第一格里写 `start("start", preset="smoke")`。
 
 # %%
 chosen = os.environ.get("COURSE_PRESET")
@@ -111,7 +111,7 @@ if lesson.preset.bf16:
 # %% [markdown]
 # ## 3 在这台机器上，重的 notebook 要多久？
 #
-# 练得最久的是 [06](06_mlm_pretraining.ipynb)（预训练）和 [08](08_clm_finetuning.ipynb)（微调）。与其猜，不如量：拿你的预设、
+# 练得最久的是 [[mlm_pretraining]]（预训练）和 [[clm_finetuning]]（微调）。与其猜，不如量：拿你的预设、
 # 真的语料，练 5 秒掐个表，看一步要几秒，
 # 再乘以步数。一步用 $s$ 秒，练 $n$ 步，途中还要停下来考几次试（评估），折合 $n_{\text{评估}}$ 步，于是
 #
@@ -144,7 +144,7 @@ for name, value in minutes.items():
 # %% [markdown]
 # 这只是**估计**：只量了几秒；笔记本电脑练久了发热降频，实际会更长。它也只算了最长的那一次训练，
 # 整本还有对照实验和画图，要再多一到两倍。每一本大约几分钟，README 的表里列着（两核、没有 GPU 的机器）；
-# 把你的 [06](06_mlm_pretraining.ipynb) 和表里的比一比，就知道自己的机器是快还是慢。嫌长，就先用 `smoke` 走一遍。
+# 把你的 [[mlm_pretraining]] 和表里的比一比，就知道自己的机器是快还是慢。嫌长，就先用 `smoke` 走一遍。
 #
 # ## 4 课程地图
 #
@@ -165,7 +165,7 @@ figure = draw_map(progress=course_progress())
 #
 # ## 5 先尝一口：让它接着写
 #
-# 课程附带一个已经练好的小模型，练法就在 [06](06_mlm_pretraining.ipynb) 和 [08](08_clm_finetuning.ipynb) 里。它只读过一种文字：
+# 课程附带一个已经练好的小模型，练法就在 [[mlm_pretraining]] 和 [[clm_finetuning]] 里。它只读过一种文字：
 # 这门课自带的虚构地方新闻。
 # 先载入它。它只做一件事：**读前面的字，给出下一个字的概率**，写文章就是一个字一个字地问下去。
 # 每次只算一个字，计算量太小，多个线程反而互相等待，所以这里只用一个线程。
@@ -225,7 +225,7 @@ print(article.intro, article.body, sep="\n\n")
 
 # %% [markdown]
 # 读一读：导语里的地名、数字，到了正文里对得上吗？让正文守住导语的事实，
-# 是 [08](08_clm_finetuning.ipynb) 和 [09](09_generation.ipynb) 的中心问题，
+# 是 [[clm_finetuning]] 和 [[generation]] 的中心问题，
 # 那里会逐条去数。
 #
 # ## 6 改一处，看一处
@@ -265,11 +265,11 @@ _ = axes[0].set_ylabel("概率")
 
 # %% [markdown]
 # 名次不变，差距在变：温度越低，靠前的占得越多，低到接近 0，就只剩第一名；温度高，大家拉平，
-# 这 8 个字的份额都小了，让给了词表里别的字，连不该出现的字也有了机会。[09](09_generation.ipynb) 会把这件事讲透。
+# 这 8 个字的份额都小了，让给了词表里别的字，连不该出现的字也有了机会。[[generation]] 会把这件事讲透。
 #
 # ## 7 填空：它会看上下文
 #
-# 另一个附带的模型（[06](06_mlm_pretraining.ipynb) 的产物）会填空：把想让它猜的字写成 `[MASK]`，它给出那里每个字的概率。
+# 另一个附带的模型（[[mlm_pretraining]] 的产物）会填空：把想让它猜的字写成 `[MASK]`，它给出那里每个字的概率。
 # 「今天是个□□的日子」，填什么好？单看这半句谁也说不准，要看后文。
 # 代码行尾的 `(1, T)` 是张量的形状：1 句话，T 个词元；V 是词表里有多少个词元。
 
@@ -344,7 +344,7 @@ show_attention(mlm, tokenizer, TEXT, layer=layer, head=head, token=blank)
 
 # %% [markdown]
 # 换几个头看看：是不是每个头都在看后文？有没有哪个头总盯着前一个字？有没有哪个头总看 `[SEP]`？
-# 注意力到底在算什么，[03](03_self_attention.ipynb) 会一步一步拆开。
+# 注意力到底在算什么，[[self_attention]] 会一步一步拆开。
 #
 # ## 9 练习怎么做
 #
@@ -359,7 +359,7 @@ show_attention(mlm, tokenizer, TEXT, layer=layer, head=head, token=blank)
 # 先拿一道热身。
 
 # %%
-from utils.checks import nb00 as check
+from utils.checks import start as check
 
 # %% [markdown] tags=["exercise"]
 # **练习 1 · 热身**（★，1 分钟）「今天是个」这四个汉字，在这门课的模型眼里是几个词元？
@@ -385,12 +385,12 @@ check.warm_up(my_answer)
 # ## 小结
 #
 # - 机器检查过了：✅ 的不用管，❌ 的照右边的办法处理；以后出了怪事，先回到这一本再跑一遍。
-# - 预设决定模型多大、练多久；你已经知道 [06](06_mlm_pretraining.ipynb) 和 [08](08_clm_finetuning.ipynb) 在这台机器上大约要多少分钟。
+# - 预设决定模型多大、练多久；你已经知道 [[mlm_pretraining]] 和 [[clm_finetuning]] 在这台机器上大约要多少分钟。
 # - 语言模型做的事只有一件：给出下一个（或被盖住的）字的概率。写文章，是一次次按这个概率抽字。
 # - 它会看上下文，而且看得见：注意力的权重就是它看的地方。
 #
-# **下一本**：打开 [01_background](01_background.ipynb)，看大模型遇到汉字难在哪；急着动手，就直接去
-# [02_tokenization](02_tokenization.ipynb)。赶时间的主线是 02 → 03 → 06 → 08 → 09；只对某一个问题感兴趣，直接打开那一本也行。
+# **下一本**：打开 [[background]]，看大模型遇到汉字难在哪；急着动手，就直接去
+# [[tokenization]]。赶时间的主线是 02 → 03 → 06 → 08 → 09；只对某一个问题感兴趣，直接打开那一本也行。
 # 忘了哪个词或符号的意思，查[术语与符号](TERMS.md)。
 #
 # ## 练习

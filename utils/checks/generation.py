@@ -1,4 +1,4 @@
-"""09_generation 的练习。"""
+"""generation 的练习。"""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _above(threshold):
 
 
 nucleus = Function(
-    "09.nucleus",
+    "generation.nucleus",
     reference=_kept_by_library, cases=_distributions,
     ask="把最短的反例从大到小排好，一个一个加，写下每一步的和。加到哪一个才够？",
     mistakes=(
@@ -96,7 +96,7 @@ def _banned_by_library(ids, n):
 
 
 banned_next = Function(
-    "09.banned_next",
+    "generation.banned_next",
     reference=_banned_by_library, cases=_histories,
     ask="写下最短反例里的全部 n 元组，再写下「刚写的几个 + 候选」。哪些候选会让两边出现同一个？",
     mistakes=(
@@ -138,7 +138,7 @@ def _best(score, pick=max):
 
 
 best_finished = Function(
-    "09.best_finished",
+    "generation.best_finished",
     reference=_best(lambda s, n, alpha: s / n ** alpha), cases=_finished, rtol=1e-5,
     ask="取 α = 1，折算后的分数就是平均每个词元的对数概率。用最短的反例手算一遍，对得上吗？",
     mistakes=(
@@ -176,7 +176,7 @@ def _masks(rng: random.Random) -> list[tuple]:
 
 
 left_positions = Function(
-    "09.left_positions",
+    "generation.left_positions",
     reference=lambda mask: (mask.cumsum(1) - 1).clamp(min=0), cases=_masks,
     ask="短的那一行单独算时，[CLS] 的位置编号是几？左边补了 [PAD] 以后，它的编号该不该变？",
     mistakes=(
@@ -205,7 +205,7 @@ left_positions = Function(
 
 
 read_positions = Value(
-    "09.read_positions", expected=[sum(range(20, 25)), 20 + 4], rtol=0, form="两个整数的列表",
+    "generation.read_positions", expected=[sum(range(20, 25)), 20 + 4], rtol=0, form="两个整数的列表",
     ask="一步一行，写下每一步送进模型的有几个词元，再加起来。写第一个字之前要读什么？最后一个字写出来以后还要不要读？",
     mistakes=(
         Mistake("最后一个字也读了", [sum(range(20, 26)), 25], "它把写完的最后一个字也送进模型读了一遍。",
@@ -244,7 +244,7 @@ def _walk(p, u, strict=True):
 
 
 draw_token = Function(
-    "09.draw_token",
+    "generation.draw_token",
     reference=lambda p, u: int(sample_next(p.log()[None], torch.tensor([u], dtype=torch.float64))), cases=_draws,
     ask="画一条从 0 到 1 的线段，按概率切开，标上每段的编号。u 落在哪一段？",
     mistakes=(
@@ -270,7 +270,7 @@ draw_token = Function(
 
 
 blind_spot = Choice(
-    "09.blind_spot", right="ABD", ask="一把一把地问：它看得见导语吗？它看得见参考吗？只改一个数字，它数的东西变了几个？",
+    "generation.blind_spot", right="ABD", ask="一把一把地问：它看得见导语吗？它看得见参考吗？只改一个数字，它数的东西变了几个？",
     mistakes=(
         Mistake("以为忠实度也看不见", "ABCD", "这一项说四把尺子全都看不见。", "哪一把尺子拿正文和导语的事实逐项核对？"),
         Mistake("以为 chrF 看得见", "BD", "这一项认为与参考比一比，就看得出写错的数字。",

@@ -1,4 +1,4 @@
-"""02_tokenization 的练习。参照用标准库和 utils.tokenization.baselines，与 notebook 里折叠的参考答案各写各的。"""
+"""tokenization 的练习。参照用标准库和 utils.tokenization.baselines，与 notebook 里折叠的参考答案各写各的。"""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _count(words: dict, weighted: bool = True, once: bool = False, step: int = 1
 
 
 best_pair = Function(
-    "02.best_pair",
+    "tokenization.best_pair",
     reference=lambda words: _count(words),
     cases=_words,
     ask="拿最小的那个输入，把每一对和它的次数列成一张表：哪一对最多？平手时该取哪一对？",
@@ -148,7 +148,7 @@ def _from_the_right(text: str, vocab: set) -> list[str]:
 
 
 longest_match = Function(
-    "02.longest_match",
+    "tokenization.longest_match",
     reference=lambda text, vocab: _match(text, vocab),
     cases=_matches,
     ask="用手走一遍最小的那个输入：从第一个字开始，词表里最长的一段是哪一段？断在哪里？",
@@ -186,7 +186,7 @@ def _bpc(nats, text, unknown, chars=None, base=2.0, price=SPELL):
 
 
 bits_per_character = Function(
-    "02.bits_per_character",
+    "tokenization.bits_per_character",
     reference=lambda nats, text, unknown: bits_per_char(sum(nats) + unknown * math.log(CODE_POINTS), len(text)),
     cases=_scored,
     rtol=1e-6,
@@ -218,7 +218,7 @@ bits_per_character = Function(
 
 
 perplexity = Choice(
-    "02.perplexity",
+    "tokenization.perplexity",
     right="B",
     options="ABCD",
     ask="把两个困惑度都换成「平均每个字几个比特」：先取 log₂，再除以每个词元几个字。",
@@ -236,7 +236,7 @@ perplexity = Choice(
 
 
 count_bytes = Value(
-    "02.count_bytes", expected=12, rtol=0, form="一个整数",
+    "tokenization.count_bytes", expected=12, rtol=0, form="一个整数",
     ask="逐个字符查第 2 节的表：它的码点落在哪一行，那一行占几个字节？",
     mistakes=(
         Mistake("数成了字符", 5, "它数的是字符的个数。", "一个字符在 UTF-8 里总是一个字节吗？"),

@@ -1,4 +1,4 @@
-"""04_transformer 的练习。"""
+"""transformer 的练习。"""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _rms(dims=(-1,), centred=False, mean=True, inside=True, gain=True):
 
 
 rms_norm = Function(
-    "04.rms_norm",
+    "transformer.rms_norm",
     reference=_rms(), cases=_states,
     ask="拿 T = 1 的那个输入，用手算出均方：几个数的平方，加起来除以几？再加 eps，开方。",
     mistakes=(
@@ -72,7 +72,7 @@ def _turn(sign=1, power=1.0, half=False):
 
 
 rotate_one = Function(
-    "04.rotate_one",
+    "transformer.rotate_one",
     reference=lambda x, t: rotate(x[None], torch.tensor([t]))[0], cases=_one_token, rtol=1e-4, atol=1e-5,
     ask="拿 D = 4、t = 1 的输入，写下两个角度 ω₀t、ω₁t，再把 (x₀, x₁) 照公式转一转，和你的输出比。",
     mistakes=(
@@ -114,7 +114,7 @@ def _both(attention_mask):
 
 
 decoder_mask = Function(
-    "04.decoder_mask",
+    "transformer.decoder_mask",
     reference=_both, cases=_padded,
     ask="拿 T = 3、最后一个是填充的那一句，把 3 × 3 的掩码写在纸上：第 1 行能看哪几格？第 2 列谁能看？",
     mistakes=(
@@ -160,7 +160,7 @@ def _left(labels, begin, pad):
 
 
 shift_right = Function(
-    "04.shift_right",
+    "transformer.shift_right",
     reference=_shifted, cases=_labels,
     ask="拿最短的那一句：要预测 labels 的第 0 个词元时，解码器手里已经有了什么？第 1 个呢？",
     mistakes=(
@@ -192,7 +192,7 @@ def _count(V, C, L, crosses=2, tied=False, ends=True, encoder=True):
 
 
 count_parameters = Function(
-    "04.count_parameters",
+    "transformer.count_parameters",
     reference=_count, cases=lambda rng: [(7, 4, 1), (50, 8, 2), (rng.randint(60, 90), 16, 3)],
     ask="从下往上走一遍：字嵌入、编码器每层、解码器每层、末尾的两个 LayerNorm、词表头。哪一处的数对不上？",
     mistakes=(
@@ -219,7 +219,7 @@ count_parameters = Function(
 
 
 growth = Value(
-    "04.growth", expected=lambda: [2, 4], form="两个数的列表", rtol=1e-6,
+    "transformer.growth", expected=lambda: [2, 4], form="两个数的列表", rtol=1e-6,
     ask="写出一层的两项：2T(4C² + 2CF) 与 4T²C。把 T 换成 2T，各变成原来的几倍？",
     mistakes=(
         Mistake("都是 2 倍", [2, 2], "它说注意力的运算只加倍。", "QKᵀ 有几行几列？两边都加倍，格子变成几倍？"),
@@ -234,7 +234,7 @@ growth = Value(
 
 
 reading = Choice(
-    "04.reading", right="C", options="ABCD",
+    "transformer.reading", right="C", options="ABCD",
     ask="消融一次只该动一样。拿掉前馈的时候，除了「没有前馈」，还有什么也跟着变了？",
     mistakes=(
         Mistake("直接归功于结构", "A", "它把差别全算在「有没有前馈」上。", "两个模型的参数一样多吗？数一数第 11 节的 8C² 去了哪里。"),

@@ -1,4 +1,4 @@
-"""07_attention_visualization 的练习。"""
+"""attention_visualization 的练习。"""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _all_queries(weights, queries):
 
 
 previous_score = Function(
-    "07.previous_score",
+    "attention_visualization.previous_score",
     reference=_at(lambda i: i, lambda i: i - 1), cases=_weights,
     ask="拿 L = H = 1 的那个输入，把要取的几个格子在矩阵上圈出来：第几行、第几列？",
     mistakes=(
@@ -79,7 +79,7 @@ def _pooled(goal, visible):
 
 
 uniform_baseline = Function(
-    "07.uniform_baseline",
+    "attention_visualization.uniform_baseline",
     reference=_baseline, cases=_goals,
     ask="挑一行，数一数：均匀地看，一格分到几分之一？目标有几格？再想清楚，哪些行参加平均。",
     mistakes=(
@@ -121,7 +121,7 @@ def _neighbours(words):
 
 
 same_word = Function(
-    "07.same_word",
+    "attention_visualization.same_word",
     reference=lambda words: _equal(words) & ~torch.eye(len(words), dtype=torch.bool) & (words >= 0), cases=_words,
     ask="拿最短的反例，把矩阵画出来，哪几格该是真的？对角线呢？特殊词元那几行呢？",
     mistakes=(
@@ -174,7 +174,7 @@ def _second(scores):
 
 
 held_out_score = Function(
-    "07.held_out_score",
+    "attention_visualization.held_out_score",
     reference=_pick(_first, _second), cases=_scores,
     ask="一共要做两件事：挑一个头，报告它的得分。各用哪一半的文档？",
     mistakes=(
@@ -218,7 +218,7 @@ def _error(a, b, paired=True, root=True, ddof=1):
 
 
 paired_gap = Function(
-    "07.paired_gap",
+    "attention_visualization.paired_gap",
     reference=_error, cases=_pairs,
     ask="先把每个种子的差写成一列，再对这一列求平均、求标准误。你的第二个数是从哪一列算出来的？",
     mistakes=(
@@ -243,7 +243,7 @@ paired_gap = Function(
 
 
 best_of_many = Choice(
-    "07.best_of_many", right="AC", ask="一处错在「挑」，一处错在「和谁比」。逐项想：它说的事情，题目里做了没有？",
+    "attention_visualization.best_of_many", right="AC", ask="一处错在「挑」，一处错在「和谁比」。逐项想：它说的事情，题目里做了没有？",
     mistakes=(
         Mistake("只看出了挑头", "A", "只选了挑头的毛病，还有一处没有看出来。", "比均匀高两倍，会不会只是因为先行词总在差不多的距离上？"),
         Mistake("只看出了位置", "C", "只选了位置的毛病，还有一处没有看出来。", "24 个头里最高的那个，换一批题还会这么高吗？"),
@@ -257,7 +257,7 @@ best_of_many = Choice(
 )
 
 two_ways = Choice(
-    "07.two_ways", right="B", ask="一个头的输出可以写成「平均」加「随句子而变的部分」。两种关法各抹去了什么？",
+    "attention_visualization.two_ways", right="B", ask="一个头的输出可以写成「平均」加「随句子而变的部分」。两种关法各抹去了什么？",
     mistakes=(
         Mistake("以为说明头不重要", "A", "这一项把「换成平均便宜」读成了头没有用。", "换成 0 的代价很大。大的这部分，是丢了什么造成的？"),
         Mistake("把两部分弄反了", "C", "这一项认为贵的是随句子而变的那部分。", "换成平均以后，随句子而变的部分还在吗？代价却很小。"),
@@ -267,7 +267,7 @@ two_ways = Choice(
 )
 
 backup = Choice(
-    "07.backup", right="A", ask="先想极端的情形：两个头做一模一样的事，关掉一个会怎样，都关掉会怎样？",
+    "attention_visualization.backup", right="A", ask="先想极端的情形：两个头做一模一样的事，关掉一个会怎样，都关掉会怎样？",
     mistakes=(
         Mistake("当成了一条链", "B", "这一项说的是断了一环、另一环也白做，那时一起关不会比一个一个关更疼。",
                 "链上的第一环断了，再断第二环，损失还会再加一份吗？c₁₂ 和 c₁+c₂ 谁大？"),
@@ -282,7 +282,7 @@ backup = Choice(
 
 
 count_weights = Value(
-    "07.count_weights", expected=9600, rtol=0, form="一个整数",
+    "attention_visualization.count_weights", expected=9600, rtol=0, form="一个整数",
     ask="写出这一摞矩阵的形状：有几个维度，各是多少？",
     mistakes=(
         Mistake("只数了一个头", 400, "它只数了一层里的一个头。", "一共有几层，每层有几个头？各有几个矩阵？"),

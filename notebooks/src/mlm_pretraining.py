@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 06 MLM 预训练
+# # MLM 预训练
 #
 # **这一本只回答一个问题：怎样预训练一个中文 BERT？**
 #
@@ -23,18 +23,18 @@
 # 3. 会给损失找参照：均匀猜测、一元模型。没有参照的损失，只是一个孤零零的数。
 # 4. 说得出模型学会了什么：数字、标点、人名，哪一类容易，哪一类难。
 #
-# **先修**：[02](02_tokenization.ipynb)（字符词元）、[03](03_self_attention.ipynb)（自注意力）、[05](05_objectives.ipynb)（MLM 的遮盖）。
+# **先修**：[[tokenization]]（字符词元）、[[self_attention]]（自注意力）、[[objectives]]（MLM 的遮盖）。
 #
 # **用时**：有 bf16 指令的两核 CPU 约 7 分钟；没有 bf16 指令的 CPU，一个核心约 15 分钟（大半在训练）。GPU 尚未实测。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
 from utils.environment import start
-lesson = start("06_mlm_pretraining")          # 换预设：start("06_mlm_pretraining", preset="smoke")
+lesson = start("mlm_pretraining")          # 换预设：start("mlm_pretraining", preset="smoke")
 
 # %% [markdown]
 # 预设（preset）是一套成套的大小：模型几层、多宽，练多少步。下面这几个数决定了这一本要跑多久。
-# 想改哪一项，就在上一格写哪一项，比如 `start("06_mlm_pretraining", mlm_steps=1000)`。
+# 想改哪一项，就在上一格写哪一项，比如 `start("mlm_pretraining", mlm_steps=1000)`。
 
 # %%
 preset, device = lesson.preset, lesson.device
@@ -44,7 +44,7 @@ print(preset)
 # ## 1 语料：先看看要读什么
 #
 # 课程自带的语料是一批虚构的地方新闻，每篇有标题、导语和正文。它由一套写明了概率的语法生成，
-# 所以「最好的模型能好到什么程度」是算得出来的，[08](08_clm_finetuning.ipynb) 会用到这一点。
+# 所以「最好的模型能好到什么程度」是算得出来的，[[clm_finetuning]] 会用到这一点。
 
 # %%
 from utils.corpus import load_corpus
@@ -58,7 +58,7 @@ for doc in corpus["train"].select(range(2)):
 #
 # ## 2 分词器：一个字一个词元
 #
-# [02](02_tokenization.ipynb) 比较过各种粒度。这里用最朴素的一种：一个字符一个词元（token），数字和标点也各算一个。
+# [[tokenization]] 比较过各种粒度。这里用最朴素的一种：一个字符一个词元（token），数字和标点也各算一个。
 # 词表怎么来？把训练集里的字数一遍，常见的排在前面，最前面再放五个特殊词元。没收进来的字，模型只能看成 `[UNK]`。
 
 # %%
@@ -110,7 +110,7 @@ _ = ax.set(title="一条序列有多长", xlabel="长度（词元）", ylabel="�
 # %% [markdown]
 # ## 3 目标：盖住几个字，让模型猜
 #
-# [05](05_objectives.ipynb) 亲手写过 BERT 的遮盖（Devlin 等，2019）：每个词元以 15% 的概率被选中，选中的里面 80% 换成 `[MASK]`，
+# [[objectives]] 亲手写过 BERT 的遮盖（Devlin 等，2019）：每个词元以 15% 的概率被选中，选中的里面 80% 换成 `[MASK]`，
 # 10% 换成随机词元，
 # 10% 保持原样。它收在 `utils.training.objectives.mask_tokens` 里。用 $m_i\in\{0,1\}$ 表示位置 $i$ 是否被选中，$\tilde{x}$ 是盖过的序列，
 # 损失只算被选中的位置：
@@ -132,7 +132,7 @@ shown = ["□" if m == tokenizer.mask_token_id else t if m == i else f"【{t}】
 print("".join(shown))
 
 # %% [markdown]
-# 训练时用库里现成的 `DataCollatorForLanguageModeling`，[05](05_objectives.ipynb) 核对过，它与手写的频率相同：
+# 训练时用库里现成的 `DataCollatorForLanguageModeling`，[[objectives]] 核对过，它与手写的频率相同：
 
 # %%
 from transformers import DataCollatorForLanguageModeling
@@ -528,7 +528,7 @@ assert after_score.max() > 3 / T, "抄写头没有学会抄写"
 # %% [markdown]
 # 均匀地看只有 $1/T$。这一串字从来没有在语料里这样连着出现过，所以比 $1/T$ 高出许多的头，会的不是哪几个词，而是「抄」这个动作。
 # 可别把功劳都记给训练：没练的时候它们就已经高了，起点是我们摆的。训练添了多少，还是反而磨掉了一些，比一比上面两行。
-# [07](07_attention_visualization.ipynb) 会把「摆好的」和「练出来的」分开算。
+# [[attention_visualization]] 会把「摆好的」和「练出来的」分开算。
 #
 # ## 9 一个错误的配方：用 BertLMHeadModel 做 MLM
 #
@@ -607,7 +607,7 @@ assert preset.name == "smoke" or here < correct / 2
 #
 # ## 10 一次盖一个字，还是一个词？
 #
-# [05](05_objectives.ipynb) 讲过整词掩码：选中一个词，它的每个字都要猜（Cui 等，2021）。按字盖的（第 9 节已经练了一个）
+# [[objectives]] 讲过整词掩码：选中一个词，它的每个字都要猜（Cui 等，2021）。按字盖的（第 9 节已经练了一个）
 # 和按词盖的，都盖 40%，练同样的步数，各换两个种子。
 #
 # 考卷也有两份，文档相同，都盖 15%：一份按字盖，一份按词盖。按字盖的时候，同一个词的另一个字多半还露在外面；
@@ -687,7 +687,7 @@ assert share > 5 * chance, "数字没有聚到一起：嵌入还没有学到用�
 # %% [markdown]
 # ## 12 存起来
 #
-# 权重存成 safetensors，分词器和它放在一起。[08](08_clm_finetuning.ipynb) 会从这里接着练；你没跑过这一本，08 就用课程附带的检查点。
+# 权重存成 safetensors，分词器和它放在一起。[[clm_finetuning]] 会从这里接着练；你没跑过这一本，08 就用课程附带的检查点。
 
 # %%
 from utils.models import save_checkpoint
@@ -705,8 +705,8 @@ print("已存好：", "、".join(sorted(path.name for path in folder.iterdir()))
 # - 比两种做法：同样的时间，几个种子，不止一份考卷；差别大不过种子的起伏，就不下结论。
 # - 嵌入没有被直接教过，用法相近的字（比如数字）却会挨到一起。
 #
-# **下一本**：[07_attention_visualization](07_attention_visualization.ipynb)，看看这个模型在看哪里；急着让它写文章，
-# 直接去 [08](08_clm_finetuning.ipynb)。
+# **下一本**：[[attention_visualization]]，看看这个模型在看哪里；急着让它写文章，
+# 直接去 [[clm_finetuning]]。
 #
 # ## 练习
 #
@@ -714,7 +714,7 @@ print("已存好：", "、".join(sorted(path.name for path in folder.iterdir()))
 # 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
 
 # %%
-from utils.checks import nb06 as check
+from utils.checks import mlm_pretraining as check
 
 # %% [markdown] tags=["exercise"]
 # **练习 1 · 填空的准确率**（★，5 分钟）写出被选中的位置上猜对的比例。`labels` 里没选中的位置是 −100。每一道题的分量相同。

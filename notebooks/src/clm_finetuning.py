@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 08 CLM 微调
+# # CLM 微调
 #
 # **这一本只回答一个问题：怎样教一个会填空的模型从导语写出正文？**
 #
@@ -24,17 +24,17 @@
 # 4. 量出微调忘了什么、记住了什么：填空的本事、导语、背下来的原文。
 # 5. 把损失放在一元、二元模型和语料下限之间评判，再用事实核对看它写得真不真。
 #
-# **先修**：[03](03_self_attention.ipynb)（因果掩码）、[06](06_mlm_pretraining.ipynb)（MLM 预训练）。
+# **先修**：[[self_attention]]（因果掩码）、[[mlm_pretraining]]（MLM 预训练）。
 #
 # **用时**：没有 bf16 指令的 CPU，一个核心约 14 分钟（大半在训练），有的快一倍；GPU 尚未实测。
 
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
 from utils.environment import start
-lesson = start("08_clm_finetuning")           # 换预设：start("08_clm_finetuning", preset="smoke")
+lesson = start("clm_finetuning")           # 换预设：start("clm_finetuning", preset="smoke")
 
 # %% [markdown]
-# 先取来 [06](06_mlm_pretraining.ipynb) 的检查点。你跑过 06，用的就是你自己的；没跑过，就用课程附带的。下面会说明是哪一种。
+# 先取来 [[mlm_pretraining]] 的检查点。你跑过 06，用的就是你自己的；没跑过，就用课程附带的。下面会说明是哪一种。
 # （第 6、7 节的对照一律用附带的，到时候会再说。）
 
 # %%
@@ -68,7 +68,7 @@ assert not report["missing_keys"] and not report["unexpected_keys"]
 # ## 2 它会不会偷看？
 #
 # `is_decoder=True` 不能漏。漏了也能训练、能生成，一句报错都没有，但模型看得见未来：训练时的损失好得出奇，真要写作时未来并不存在，
-# 于是写得一塌糊涂（[01](01_background.ipynb) 的 7.4 节真的练过）。最可靠的检查不是看损失，而是**改动未来，看过去的 logits 动不动**。
+# 于是写得一塌糊涂（[[background]] 的 7.4 节真的练过）。最可靠的检查不是看损失，而是**改动未来，看过去的 logits 动不动**。
 #
 # 取一篇文档，把第 $k$ 个位置之后的词元全换掉，比较 $k$ 以前的 logits 最多变了多少。
 
@@ -98,7 +98,7 @@ print(f"is_decoder=True：过去的 logits 最多变了 {leak(model.eval()):.2f}
 assert leak(model) == 0 and leak(careless) > 0.1
 
 # %% [markdown]
-# 一个精确的 0。这就是 [03](03_self_attention.ipynb) 里因果掩码的含义：未来怎么变，过去都不知道。
+# 一个精确的 0。这就是 [[self_attention]] 里因果掩码的含义：未来怎么变，过去都不知道。
 #
 # ## 3 标签：一条序列，提示不计损失
 #
@@ -414,7 +414,7 @@ for ax, (name, prompt) in zip(axes, {"因果": 0, "前缀（提示 5 个词元�
 
 # %% [markdown]
 # 前缀掩码离 MLM 近一些：导语那一段还是左右都看。练起来是不是更好，「追问到底」里自己量。代价是每一步的缓存要分两段算，
-# [09](09_generation.ipynb) 用的 `generate` 默认不会这样做，所以下面仍用因果掩码。
+# [[generation]] 用的 `generate` 默认不会这样做，所以下面仍用因果掩码。
 #
 # ## 9 微调
 #
@@ -539,7 +539,7 @@ print(f"背书的模型写：{example}\n其中一字不差抄来的一段：{ind
 # %% [markdown]
 # ## 12 让它写
 #
-# 生成的办法是 [09](09_generation.ipynb) 的主题，这里先用最简单的一种：每一步取概率最大的字（贪心，greedy），写到 `[SEP]` 为止。
+# 生成的办法是 [[generation]] 的主题，这里先用最简单的一种：每一步取概率最大的字（贪心，greedy），写到 `[SEP]` 为止。
 # `generate` 在 09 里从头搭起。
 
 # %%
@@ -597,7 +597,7 @@ for doc, body in zip(real.select(range(2)), about_real, strict=False):
 
 # %% [markdown]
 # 读一读上面两篇，通不通？再看写到的事实占几成。在窄语料上练出来的模型，只会写窄语料里的文章；
-# 要写真文章，得用真数据，用大得多的模型（[10](10_scale_up.ipynb)）。
+# 要写真文章，得用真数据，用大得多的模型（[[scale_up]]）。
 #
 # 「合乎语法」和「守住事实」是两回事：前者只要学会写法，后者要学会回头抄导语里的名字和数字。
 # 那么，损失花在哪里？语料的语法是已知的，所以前面的字一定，下一个字可以是哪些、概率各多少，都算得出来：
@@ -771,7 +771,7 @@ print("拿掉插进去的那一层，各层的输入里认得出的字：" + "�
 # 最后一段还让它练自己写的：让它贪心地写，沿着它写的前文，处处告诉它真分布，一直到写错的那个字。照着语料练，到写的时候，
 # 前文却是自己写的，走的路不一样；在自己走的路上练，是模仿学习里 DAgger（Ross 等，2011）的想法。
 #
-# 这一层值多少，拿掉一量就知道；再把照抄的头关掉（[07](07_attention_visualization.ipynb) 的 `without_heads`）比一比。
+# 这一层值多少，拿掉一量就知道；再把照抄的头关掉（[[attention_visualization]] 的 `without_heads`）比一比。
 
 # %%
 from utils.analysis import without_heads
@@ -830,7 +830,7 @@ print("已存好：", "、".join(sorted(p.name for p in path.iterdir())))
 # - 平均数会把「处处有点马虎」和「少数几处总是错」混成一个。下限能拆到每一个字上，错在哪里就看得见。
 # - 附带的 `clm` 照抄靠一个头。看清了是哪个头、它缺什么，改起来才有的放矢。
 #
-# **下一本**：[09_generation](09_generation.ipynb)，把概率变成文章，有哪些办法，怎样量好坏。
+# **下一本**：[[generation]]，把概率变成文章，有哪些办法，怎样量好坏。
 #
 # ## 练习
 #
@@ -838,7 +838,7 @@ print("已存好：", "、".join(sorted(p.name for p in path.iterdir())))
 # 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
 
 # %%
-from utils.checks import nb08 as check
+from utils.checks import clm_finetuning as check
 
 # %% [markdown] tags=["exercise"]
 # **练习 1 · 排一行**（★★，8 分钟）`intro`、`body` 是编号的列表，`cls`、`sep` 是两个特殊词元的编号。返回 `(ids, labels)` 两个一样长的列表：

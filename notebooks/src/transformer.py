@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 04 Transformer
+# # Transformer
 #
 # **这一本只回答一个问题：怎样搭成编码器和解码器？**
 #
@@ -24,7 +24,7 @@
 # 4. 亲手练出一个编码器–解码器，把「二〇二六年三月五日」改写成「2026-03-05」，看它写每个字时在看哪里。
 # 5. 会算参数和浮点运算的账，算出来的和数出来的一个不差。
 #
-# **先修**：[03](03_self_attention.ipynb)（自注意力、多头、掩码）。
+# **先修**：[[self_attention]]（自注意力、多头、掩码）。
 #
 # **用时**：阅读和动手约 90 分钟；全部运行，两核 CPU 约 4 分钟（其中第 8 节约 2 分钟，第 10 节约 1 分钟），GPU 尚未实测。
 #
@@ -44,7 +44,7 @@
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
 from utils.environment import start
-lesson = start("04_transformer")              # 换预设：start("04_transformer", preset="smoke")
+lesson = start("transformer")              # 换预设：start("transformer", preset="smoke")
 
 # %% [markdown]
 # ## 1 先看终点
@@ -61,7 +61,7 @@ plt.show()
 
 # %% [markdown]
 # 只留左边，再接一个词表头，就是 BERT；只留右边，去掉交叉注意力，就是 GPT。三种模型用的是同一盒积木。
-# [03](03_self_attention.ipynb) 已经做好了最要紧的一块，其余的都很小。先把课程附带的小 BERT 请来：我们搭的每一块，都要和它的对上。
+# [[self_attention]] 已经做好了最要紧的一块，其余的都很小。先把课程附带的小 BERT 请来：我们搭的每一块，都要和它的对上。
 
 # %%
 import math
@@ -101,7 +101,7 @@ print("查表与独热乘矩阵：相等，形状", tuple(looked_up.shape))
 # %% [markdown]
 # ## 3 位置：第几个字
 #
-# [03](03_self_attention.ipynb) 的第 9 节证明了：自注意力不认得顺序。那么一个**练好的**模型有多依赖位置？拿测试集的导语做填空题，
+# [[self_attention]] 的第 9 节证明了：自注意力不认得顺序。那么一个**练好的**模型有多依赖位置？拿测试集的导语做填空题，
 # 三种读法各考一遍：
 #
 # - 照常读；
@@ -194,7 +194,7 @@ for shift in (1, 5, 20):
 # ### 3.2 学出来的位置
 #
 # BERT 不算，直接给每个位置一行参数，和别的权重一起练。好处是模型自己挑；坏处是练的时候没见过的位置，永远没有人教。
-# 附带的检查点练好的表是这样（它的起点就是正弦波，[06](06_mlm_pretraining.ipynb) 会讲为什么）：
+# 附带的检查点练好的表是这样（它的起点就是正弦波，[[mlm_pretraining]] 会讲为什么）：
 
 # %%
 learned = model.bert.embeddings.position_embeddings.weight.detach()       # (T_MAX, C)
@@ -353,7 +353,7 @@ class Block(nn.Module):
 # %% [markdown]
 # ## 6 编码器的一层
 #
-# 注意力用 [03](03_self_attention.ipynb) 做好的 `MultiHeadSelfAttention`，只添两样本领：`turn` 可以转动查询和键（RoPE）；
+# 注意力用 [[self_attention]] 做好的 `MultiHeadSelfAttention`，只添两样本领：`turn` 可以转动查询和键（RoPE）；
 # `memory` 让键和值来自另一句话（第 9 节的交叉注意力才用得上）。参数一个不多，一个不少。
 
 # %%
@@ -610,7 +610,7 @@ own_writer.float(), writer.float()
 print(f"与 BertLMHeadModel 相等，最多差 {(mine - theirs).abs().max():.1e}")
 
 # %% [markdown]
-# 漏不漏？照 [03](03_self_attention.ipynb) 的办法查：换掉后半句，前半句的 logits 应当**一个比特都不变**。对照组是双向的 BERT，它变了。
+# 漏不漏？照 [[self_attention]] 的办法查：换掉后半句，前半句的 logits 应当**一个比特都不变**。对照组是双向的 BERT，它变了。
 
 # %%
 ids = writer_tokenizer("今天是个赏花的好日子，月湾市丹枫岭景区", return_tensors="pt")["input_ids"]
@@ -624,7 +624,7 @@ print(f"因果：完全不变；双向：最多变了 {leak:.1f}")
 assert leak > 1e-2
 
 # %% [markdown]
-# 于是就能一个字一个字地写：每次取最后一个位置概率最大的字，接到后面再来（贪心，greedy；[09](09_generation.ipynb) 会讲更好的办法）。
+# 于是就能一个字一个字地写：每次取最后一个位置概率最大的字，接到后面再来（贪心，greedy；[[generation]] 会讲更好的办法）。
 
 # %%
 ids = writer_tokenizer("今天是个", return_tensors="pt")["input_ids"][:, :-1]   # 去掉末尾的 [SEP]
@@ -709,7 +709,7 @@ unigram = unigram_nats(sports["train"]["input_ids"][:], sports["validation"]["in
 print(f"{len(sports['train'])} 条导语，词表 {len(small_tokenizer)}，一元模型 {unigram:.2f} 奈特/词元")
 
 # %% [markdown]
-# 训练用 [06](06_mlm_pretraining.ipynb) 会细讲的 `train`（Trainer 的薄包装），`quiet=True` 是不画进度。考卷是固定的一批，遮盖也固定。
+# 训练用 [[mlm_pretraining]] 会细讲的 `train`（Trainer 的薄包装），`quiet=True` 是不画进度。考卷是固定的一批，遮盖也固定。
 
 # %%
 from dataclasses import replace
@@ -768,7 +768,7 @@ for name in ("嵌入不练", "没有位置", "没有前馈", "没有 LayerNorm",
 # - **三种位置**：看「换成正弦位置」「换成 RoPE」两行。RoPE 不用学就分得清相对远近，可学的表要先把每一行练出来；这是短跑里的名次。
 # - **没有残差**：和第 6 节的梯度图对上了。只有四层，损失就停在一元模型附近。
 # - **没有位置**：一句话成了一袋字，只能靠「句子里有哪些字」来猜。
-# - **嵌入不练**：字的向量停在随机的起点，用法相近的字挨不到一起（[06](06_mlm_pretraining.ipynb) 会量），上面的层只好绕着它学。
+# - **嵌入不练**：字的向量停在随机的起点，用法相近的字挨不到一起（[[mlm_pretraining]] 会量），上面的层只好绕着它学。
 # - **没有前馈**：参数也少了一大半，所以差多差少都不全是「结构」的功劳；想公平，要拿参数一样多的来比（见练习 7）。
 # - **没有 LayerNorm**：四层的小模型、有升温的学习率，缺了它也练得动，短跑里甚至不一定慢；
 #   层数一多、学习率一大，它才显出分量。**一样东西有没有用，要问在多深、多久的时候。**
@@ -1021,7 +1021,7 @@ print(f"最准的是层 {best[0]} · 头 {best[1]}；乱看的话约 {1 / len(so
 lesson.record("写年份时对准原文那一位的比例（最准的头）", hits.max())
 
 # %% [markdown]
-# 没有人教它「对齐」，它只是被迫写对。不过要记得 [03](03_self_attention.ipynb) 末尾的提醒：记忆里每个位置的向量都已经混进了左右的信息，
+# 没有人教它「对齐」，它只是被迫写对。不过要记得 [[self_attention]] 末尾的提醒：记忆里每个位置的向量都已经混进了左右的信息，
 # 看的是「〇」那一格，拿到的不只是「〇」这个字。
 #
 # ## 11 算账：参数与浮点运算
@@ -1098,7 +1098,7 @@ for name, number, *_ in rows:
     lesson.record(f"参数：{name}", int(number.replace(",", "")))
 
 # %% [markdown]
-# 两处值得停一停：小模型的参数，嵌入占了大头（所以中文的词表大小很要紧，见 [02](02_tokenization.ipynb)）；注意力那一项带 $T^2$，
+# 两处值得停一停：小模型的参数，嵌入占了大头（所以中文的词表大小很要紧，见 [[tokenization]]）；注意力那一项带 $T^2$，
 # 短句时无足轻重。
 # 句子多长，它才追上线性层？令 $4T^2C=2T(4C^2+2CF)$，得 $T=2C+F$，F = 4C 时就是 **6C**。
 
@@ -1127,7 +1127,7 @@ own.zero_grad()
 print(f"前向加反向，是前向的 {counter.get_total_flops() / counted:.2f} 倍")
 
 # %% [markdown]
-# 所以常说训练一个词元约 $6N$ 次运算。[10](10_scale_up.ipynb) 会用它来估算：练一个模型要多少钱。
+# 所以常说训练一个词元约 $6N$ 次运算。[[scale_up]] 会用它来估算：练一个模型要多少钱。
 #
 # ## 小结
 #
@@ -1138,7 +1138,7 @@ print(f"前向加反向，是前向的 {counter.get_total_flops() / counted:.2f}
 # - 消融要看曲线、看种子的起伏；差别比起伏小，就不下结论。
 # - 参数 ≈ 12LC² + 嵌入，前向 ≈ 每词元 2N 次运算，训练 ≈ 6N；注意力要到 T = 6C 才追上线性层。
 #
-# **下一本**：[05_objectives](05_objectives.ipynb)。模型搭好了，拿什么题目来练它？
+# **下一本**：[[objectives]]。模型搭好了，拿什么题目来练它？
 #
 # ## 练习
 #
@@ -1146,7 +1146,7 @@ print(f"前向加反向，是前向的 {counter.get_total_flops() / counted:.2f}
 # 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
 
 # %%
-from utils.checks import nb04 as check
+from utils.checks import transformer as check
 
 # %% [markdown] tags=["exercise"]
 # **练习 1 · RMSNorm**（★，8 分钟）Llama 用的不是 LayerNorm，而是更省事的 RMSNorm（Zhang、Sennrich 2019）：
@@ -1175,7 +1175,7 @@ check.rms_norm(rms_norm)
 # </details>
 
 # %% [markdown] tags=["exercise"]
-# **练习 2 · 只转一个词元**（★★，10 分钟）[09](09_generation.ipynb) 会讲：写字时每一步只算**新来的那一个**词元，它在句子里是第 $t$ 个。
+# **练习 2 · 只转一个词元**（★★，10 分钟）[[generation]] 会讲：写字时每一步只算**新来的那一个**词元，它在句子里是第 $t$ 个。
 # 写一个 `rotate_one(x, t)`，把一个 D 维的向量转到位置 $t$，配对和频率同第 3.3 节。
 
 # %% tags=["stub"]

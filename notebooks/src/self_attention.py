@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 03 自注意力
+# # 自注意力
 #
 # **这一本只回答一个问题：注意力到底在算什么？**
 #
@@ -23,7 +23,7 @@
 # 3. 会写填充掩码和因果掩码，并能**证明**因果掩码一点都不漏。
 # 4. 确认自己写的和 PyTorch、Hugging Face 的实现相等。
 #
-# **先修**：[02](02_tokenization.ipynb)（句子怎样变成词元）；会用 PyTorch 张量做矩阵乘法。
+# **先修**：[[tokenization]]（句子怎样变成词元）；会用 PyTorch 张量做矩阵乘法。
 #
 # **用时**：阅读和动手约 60 分钟；全部运行，CPU 约 20 秒，GPU 相同（这一本的计算很小，都在 CPU 上做）。
 #
@@ -40,13 +40,13 @@
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
 from utils.environment import start
-lesson = start("03_self_attention")           # 换预设：start("03_self_attention", preset="smoke")
+lesson = start("self_attention")           # 换预设：start("self_attention", preset="smoke")
 
 # %% [markdown]
 # ## 1 一句真话，一个练过的模型
 #
 # 讲注意力的文章常常从一堆随机数开始。随机数算得出结果，却看不出道理。
-# 我们用语料里的一句真话，和一个已经做过填空练习的小 BERT（怎么练出来的，[06](06_mlm_pretraining.ipynb) 会讲）。
+# 我们用语料里的一句真话，和一个已经做过填空练习的小 BERT（怎么练出来的，[[mlm_pretraining]] 会讲）。
 
 # %%
 import math
@@ -251,7 +251,7 @@ lesson.record("k 与 v 的相似度表的相关系数", correlation["k 与 v"])
 
 # %% [markdown]
 # 再画出来对比。左边像一条对角线，谁都只看自己；右边的线挪开了，看的是别人：上面的「相对位置」说的就是挪到了哪里
-# （+1 是右边那个字，−1 是左边那个字）。这条线这样整齐，是因为第 0 层有几个头的起点是我们替它摆好的，[06](06_mlm_pretraining.ipynb) 会讲。
+# （+1 是右边那个字，−1 是左边那个字）。这条线这样整齐，是因为第 0 层有几个头的起点是我们替它摆好的，[[mlm_pretraining]] 会讲。
 # （两张图的颜色各以自己的最大值为最深。）
 
 # %%
@@ -558,7 +558,7 @@ print("与 nn.MultiheadAttention 相等")
 
 # %% [markdown]
 # 第三个对手是这个 BERT 自己的注意力层。它的输出还要加上输入（残差）再做层归一化（LayerNorm），
-# 那是 [04](04_transformer.ipynb) 的内容，这里先借它的一用。
+# 那是 [[transformer]] 的内容，这里先借它的一用。
 
 # %%
 with torch.no_grad():
@@ -615,7 +615,7 @@ for positions in (False, True):
     assert (gap > 1e-3) == positions
 
 # %% [markdown]
-# 所以 Transformer 必须另外告诉模型每个词元在第几位。怎么告诉，是 [04](04_transformer.ipynb) 的第一件事。
+# 所以 Transformer 必须另外告诉模型每个词元在第几位。怎么告诉，是 [[transformer]] 的第一件事。
 
 # %% [markdown]
 # ## 10 代价：长度的平方
@@ -676,7 +676,7 @@ show_attention(model, tokenizer, text, layer=LAYER, head=HEAD, token=i)
 
 # %% [markdown]
 # 有一点要记住：权重大，不等于「模型就是因为它才这样判断」。注意力只是信息流动的一段路，
-# 后面还有值向量、残差和许多层。[07](07_attention_visualization.ipynb) 会专门讲怎样读这种图，以及它说明不了什么。
+# 后面还有值向量、残差和许多层。[[attention_visualization]] 会专门讲怎样读这种图，以及它说明不了什么。
 #
 # ## 小结
 #
@@ -686,7 +686,7 @@ show_attention(model, tokenizer, text, layer=LAYER, head=HEAD, token=i)
 # - 掩码在 softmax 之前把分数换成 $-\infty$；因果掩码漏不漏，用「改未来，看过去」来查，要求完全相等。
 # - 多头是把 C 维切成 H 份各看各的，参数不变；自注意力不认得顺序，代价是长度的平方。
 #
-# **下一本**：[04_transformer](04_transformer.ipynb)，给注意力配上位置、前馈和残差，搭出完整的编码器和解码器。
+# **下一本**：[[transformer]]，给注意力配上位置、前馈和残差，搭出完整的编码器和解码器。
 #
 # ## 练习
 #
@@ -694,7 +694,7 @@ show_attention(model, tokenizer, text, layer=LAYER, head=HEAD, token=i)
 # 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
 
 # %%
-from utils.checks import nb03 as check
+from utils.checks import self_attention as check
 
 # %% [markdown] tags=["exercise"]
 # **练习 1 · 该除以谁**（★，5 分钟）多头的 `q`、`k` 形状都是 (B, H, T, D)。写出除过之后的分数 (B, H, T, T)，第 $i$ 行是第 $i$ 个词元的。
@@ -801,7 +801,7 @@ check.mean_entropy(mean_entropy)
 #     print(f"× {factor}：{mean_entropy((factor * S_qk).softmax(-1)):.2f} 奈特，均匀是 {math.log(T):.2f}")
 # ```
 #
-# 乘得越小越接近均匀，乘得越大越接近「只看一个」。这个系数就是 [09](09_generation.ipynb) 里的温度（temperature）的倒数。
+# 乘得越小越接近均匀，乘得越大越接近「只看一个」。这个系数就是 [[generation]] 里的温度（temperature）的倒数。
 #
 # </details>
 

@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 02 分词
+# # 分词
 #
 # **这一本只回答一个问题：一个汉字该切成什么？**
 #
@@ -30,7 +30,7 @@
 # 4. 说清为什么「每词元损失」不能跨粒度比较，会算每字比特数（bits per character，BPC），
 #    并会读一个「同样多的计算」的实验：谁领先，领先得可不可靠。
 #
-# **先修**：[00](00_start.ipynb)、[01](01_background.ipynb)（嵌入、损失这两个词在那里讲过）；会用 Python 的列表、字典和循环。
+# **先修**：[[start]]、[[background]]（嵌入、损失这两个词在那里讲过）；会用 Python 的列表、字典和循环。
 # 知道「概率取对数」即可，训练部分不要求懂 Transformer。
 #
 # **用时**：阅读约 80 分钟；全部运行，没有 bf16 指令的 CPU，一个核心约 6 分钟，有的快得多；GPU 尚未实测。
@@ -38,7 +38,7 @@
 # %%
 import sys; sys.path.insert(0, "..")          # 让 notebook 找到上一级的 utils
 from utils.environment import start
-lesson = start("02_tokenization")                     # 换预设：start("02_tokenization", preset="smoke")
+lesson = start("tokenization")                     # 换预设：start("tokenization", preset="smoke")
 
 # %% [markdown]
 # ## 1 同一句话，四种切法
@@ -637,8 +637,8 @@ table = {name: {label: measure(tokenizers[name], texts) for label, texts in sour
 
 # %% [markdown]
 # 算力要推一下。一个 Transformer 有 $L$ 层，隐藏维度（向量的宽）$H$，前馈层宽 $4H$，词表大小 $V$。这些部件做什么，
-# [03](03_self_attention.ipynb)
-# 和 [04](04_transformer.ipynb) 才讲，这里只要知道每个部件是多大的矩阵。（从 03 起，$H$ 是头数，宽度改写作 $C$。）
+# [[self_attention]]
+# 和 [[transformer]] 才讲，这里只要知道每个部件是多大的矩阵。（从 03 起，$H$ 是头数，宽度改写作 $C$。）
 # 矩阵乘法里，一个 $m \times k$ 乘 $k \times n$ 要 $2mkn$ 次浮点运算（乘一次、加一次）。读 $B$ 条长 $T$ 的序列：
 #
 # - 四个投影（Q、K、V 和输出）各 $2H^2$，前馈两层各 $2 \cdot 4H^2$，合起来每个词元每层 $24H^2$；
@@ -1029,7 +1029,7 @@ coded = {(name, part): to_rows(name, texts) for name in contenders for part, tex
 assert max(max(rows["length"]) for rows in coded.values()) <= 512
 
 # %% [markdown]
-# 模型是两层的 `BertLMHeadModel`，`is_decoder=True` 让每个位置只能看见左边（[03](03_self_attention.ipynb) 会讲为什么）。每批 4 条，学习率、
+# 模型是两层的 `BertLMHeadModel`，`is_decoder=True` 让每个位置只能看见左边（[[self_attention]] 会讲为什么）。每批 4 条，学习率、
 # 初值的标准差，七种粒度全都一样。
 
 # %%
@@ -1228,7 +1228,7 @@ print(f"字的 BPC 是词的几倍：一元模型 {ratio[0]:.2f}，小 Transform
 # - 每词元损失随粒度变，跨粒度比较要用每字比特数，并且 `[UNK]` 要补交。
 # - 粒度之争要在同样的计算量下、用同样的单位量，看领先是否超出种子的起伏，还要记得下限在哪里。
 #
-# **下一本**：[03_self_attention](03_self_attention.ipynb)。字切好了，模型怎样让一个字去看别的字？
+# **下一本**：[[self_attention]]。字切好了，模型怎样让一个字去看别的字？
 #
 # ## 练习
 #
@@ -1236,7 +1236,7 @@ print(f"字的 BPC 是词的几倍：一元模型 {ratio[0]:.2f}，小 Transform
 # 不对的话会告诉你错在哪里。做过的题记在 `outputs/progress.jsonl`，只在你的机器上，可以删。
 
 # %%
-from utils.checks import nb02 as check
+from utils.checks import tokenization as check
 
 # %% [markdown] tags=["exercise"]
 # **练习 1 · 把字节读回码点**（★★，10 分钟）第 2 节由码点算字节，现在反过来：`data` 是一段合法的 UTF-8，

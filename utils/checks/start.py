@@ -1,11 +1,11 @@
-"""00_start 的热身题。"""
+"""start 的热身题。"""
 
 from __future__ import annotations
 
 from utils.checks.framework import Mistake, Value
 
 warm_up = Value(
-    "00.warm_up",
+    "start.warm_up",
     expected=len("今天是个"), form="一个整数", rtol=0,
     ask="第 3 节里「词元」那句话是怎样说的？照着它再数一数。",
     mistakes=(
