@@ -73,7 +73,7 @@ def test_twelve_categories_and_the_running_prompt(small):
     shares = [small["train"]["category"].count(c) / 2700 for c in set(small["train"]["category"])]
     assert len(shares) >= 12 and min(shares) > 0.03
     opening = {(row["category"], row["intro"][:12]) for row in small["train"] if row["intro"].startswith("今天是个")}
-    assert len(opening) >= 20 and len({category for category, _ in opening}) >= 8      # 00 和 09 要续写这四个字
+    assert len(opening) >= 20 and len({category for category, _ in opening}) >= 8      # start 和 generation 要续写这四个字
 
 
 def test_new_names_never_occur_in_training():

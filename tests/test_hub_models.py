@@ -1,4 +1,4 @@
-"""hub 上的模型：真的 transformers 客户端，对着本机的替身跑；第 10 本里要联网的格子原样拿来运行。"""
+"""hub 上的模型：真的 transformers 客户端，对着本机的替身跑；scale_up 里要联网的格子原样拿来运行。"""
 
 import json
 
@@ -60,7 +60,7 @@ clm = load_checkpoint("clm", BertLMHeadModel, preset=preset, prefer="shipped", i
 
 
 def network_cells() -> list[str]:
-    """第 10 本里要联网的格子，以及它们用到的两个函数，按次序。"""
+    """scale_up 里要联网的格子，以及它们用到的两个函数，按次序。"""
     words = ("COURSE_HUB_DATASET", "def fill(", "COURSE_HUB_BERT", "if BERT is not None", "def bits_per_char(", "COURSE_HUB_CAUSAL")
     chosen = [cell for cell in CELLS if any(word in cell for word in words)]
     assert len(chosen) == len(words)

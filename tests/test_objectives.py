@@ -82,7 +82,7 @@ def test_word_index_follows_jieba():
 
 
 def test_the_trap_in_the_library_is_real(tokenizer, docs):
-    """库的整词掩码把一整句中文当成一个词；等库修好，这条会变红，05 的那一节也该改写。"""
+    """库的整词掩码把一整句中文当成一个词；等库修好，这条会变红，objectives 的那一节也该改写。"""
     whole = DataCollatorForLanguageModeling(tokenizer, whole_word_mask=True, mask_replace_prob=1.0, random_replace_prob=0.0, seed=0)
     shares = []
     for text in docs["intro"][:]:

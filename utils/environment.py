@@ -30,7 +30,7 @@ class Lesson:
     """一本 notebook 的环境：`start()` 的返回值。
 
     属性：
-        notebook: notebook 的名字，例如 "mlm_pretraining"。
+        notebook: notebook 的题目，例如 "mlm_pretraining"。
         preset: 成套的大小（Preset）。
         device: 张量放在哪里（torch.device）。
         seed: 随机种子。
@@ -68,7 +68,7 @@ def start(notebook: str, preset: str | None = None, seed: int | None = None, **c
     """每本 notebook 的第一格：选预设和设备，定随机种子，备好中文字体。
 
     参数：
-        notebook: notebook 的名字。
+        notebook: notebook 的题目。
         preset: 预设名；None 表示自动选。
         seed: 随机种子；None 表示看环境变量 COURSE_SEED，没有设就是 2026。
         **changes: 想改预设里的哪一项就写哪一项，例如 mlm_steps=1000。CPU 的 bf16 快时（fast_bf16），

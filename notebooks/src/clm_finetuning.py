@@ -34,7 +34,7 @@ from utils.environment import start
 lesson = start("clm_finetuning")           # 换预设：start("clm_finetuning", preset="smoke")
 
 # %% [markdown]
-# 先取来 [[mlm_pretraining]] 的检查点。你跑过 06，用的就是你自己的；没跑过，就用课程附带的。下面会说明是哪一种。
+# 先取来 [[mlm_pretraining]] 的检查点。你跑过 [[mlm_pretraining]]，用的就是你自己的；没跑过，就用课程附带的。下面会说明是哪一种。
 # （第 6、7 节的对照一律用附带的，到时候会再说。）
 
 # %%
@@ -254,7 +254,7 @@ print(f"第 4 节的错误配方，真词元上 {real_only:.3f}：" + ("连一�
 #
 # | 做法 | 从哪里出发 | 练哪些 |
 # | --- | --- | --- |
-# | 从头 | 随机权重，用 06 的 `prepare_heads` 摆好起点 | 全部 |
+# | 从头 | 随机权重，用 [[mlm_pretraining]] 的 `prepare_heads` 摆好起点 | 全部 |
 # | 只留底层 | MLM 的嵌入和第 0 层，上面换成新的（Zhang 等，2021） | 全部 |
 # | 全部 | MLM | 全部 |
 # | 冻结底层 | MLM | 上面一半的层 |
@@ -419,7 +419,7 @@ for ax, (name, prompt) in zip(axes, {"因果": 0, "前缀（提示 5 个词元�
 # ## 9 微调
 #
 # 从**你的** MLM 出发（没有就用附带的），练满。起点用「只留底层」：第 6 节练得短，它占没占先，看那里的名次；练得久了，次序可能会变
-# （练习里的「追问到底」让你自己量）。设置与 06 相同（`training_arguments`），只换模型、标签和评估方式。
+# （练习里的「追问到底」让你自己量）。设置与 [[mlm_pretraining]] 相同（`training_arguments`），只换模型、标签和评估方式。
 
 # %%
 from utils.display import loss_curve
@@ -540,7 +540,7 @@ print(f"背书的模型写：{example}\n其中一字不差抄来的一段：{ind
 # ## 12 让它写
 #
 # 生成的办法是 [[generation]] 的主题，这里先用最简单的一种：每一步取概率最大的字（贪心，greedy），写到 `[SEP]` 为止。
-# `generate` 在 09 里从头搭起。
+# `generate` 在 [[generation]] 里从头搭起。
 
 # %%
 from utils.corpus import check_facts
@@ -806,7 +806,7 @@ for i in [i for i, r in enumerate(reports["附带的 clm"]) if not r.faithful][:
 # %% [markdown]
 # ## 13 存起来
 #
-# 存下的是你自己微调的 `model`。09 会用它来比较各种生成的办法；它多半比附带的弱得多，看数的时候别忘了
+# 存下的是你自己微调的 `model`。[[generation]] 会用它来比较各种生成的办法；它多半比附带的弱得多，看数的时候别忘了
 # （想用附带的，在那里写上 `prefer="shipped"`）。
 
 # %%

@@ -16,7 +16,7 @@
 #
 # **这一本只回答一个问题：怎样把概率变成文章？**
 #
-# 08 里练好的模型，其实一个字也不会「写」。你给它一段文字，它只会告诉你：下一个位置上，
+# [[clm_finetuning]] 里练好的模型，其实一个字也不会「写」。你给它一段文字，它只会告诉你：下一个位置上，
 # 词表里每个字的概率各是多少。
 # 从这张概率表到一篇文章，中间还隔着许多选择：选最可能的字，还是碰碰运气？运气碰到什么程度？什么时候停？
 #
@@ -28,7 +28,7 @@
 # 3. 说得清 KV 缓存（KV cache）为什么不改变结果，又为什么快，快多少；成批写时为什么要左填充。
 # 4. 会挑尺子：损失、多样、相似、重复、新颖、忠实，各量出了什么，又漏了什么。
 #
-# **先修**：03（自注意力）、08（从导语写正文）。
+# **先修**：[[self_attention]]（自注意力）、[[clm_finetuning]]（从导语写正文）。
 #
 # **用时**：两核 CPU 约 2 分钟，GPU 尚未实测。
 
@@ -95,13 +95,13 @@ print("前 8 个字：", [(tokenizer.decode(i), f"P={p:.3f}") for i, p in
 # %% [markdown]
 # 把这些 $-\log P$ 加起来，就是整篇正文的信息量。语料是由语法生成的，每篇真正的信息量算得出来
 # （`nats_body` 一列）。对单独一篇，模型的值可以偏大也可以偏小；对许多篇求平均，它不会低于真值，
-# 这就是 08 里的「下限」。
+# 这就是 [[clm_finetuning]] 里的「下限」。
 
 # %%
 total = surprise.sum().item()
 print(f"模型：{total:.1f} 奈特；语法的真值：{test['nats_body'][0]:.1f} 奈特；每字 {surprise.mean():.3f} 奈特")
 labels = ids.clone()
-labels[:, :start_at] = -100                                           # 与 08 相同：导语不算损失
+labels[:, :start_at] = -100                                           # 与 [[clm_finetuning]] 相同：导语不算损失
 with torch.no_grad():
     loss = model(input_ids=ids, labels=labels).loss.cpu()             # 库算的平均损失
 torch.testing.assert_close(surprise.mean(), loss, atol=1e-4, rtol=1e-4)
@@ -763,7 +763,7 @@ for ours, row in zip(together, tokenizer.batch_decode(theirs[:, wide:], skip_spe
 #
 # 该让它写点什么了。`complete` 从一个开头往下写：先把导语写完，过了 `[SEP]` 再写正文。
 #
-# 有一处要留神：08 把导语的标签记成了 −100，那样练出来的模型只学过「已知导语写正文」，从没学过怎样写导语。
+# 有一处要留神：[[clm_finetuning]] 把导语的标签记成了 −100，那样练出来的模型只学过「已知导语写正文」，从没学过怎样写导语。
 # 没教过的事不能指望它会，所以这一节改用课程附带的检查点，它练的时候导语也计损失。同一个开头，四种写法：
 
 # %%

@@ -135,8 +135,8 @@ lesson.record("训练速度（机器空闲时）", speed.tokens_per_second / fre
 # 下面估的是两本里最长的那一次训练。
 
 # %%
-minutes = {"06 预训练": speed.minutes(preset.mlm_steps, preset),
-           "08 微调": speed.minutes(preset.clm_steps, preset)}
+minutes = {"预训练": speed.minutes(preset.mlm_steps, preset),
+           "微调": speed.minutes(preset.clm_steps, preset)}
 for name, value in minutes.items():
     print(f"{name}：{minutes_text(value * free)}")
     lesson.record(f"{name}的训练用时（估计）", value * free, "分钟")
@@ -148,7 +148,7 @@ for name, value in minutes.items():
 #
 # ## 4 课程地图
 #
-# 一共十一本，一本回答一个问题。实心的印章现在就能学；若有虚线的，那一本还在写，跳过它不影响后面：
+# 一本 notebook 回答一个问题。实心的印章现在就能学；若有虚线的，那一本还在写，跳过它不影响后面：
 # 每一本都能单独打开，前面练出来的模型若不在，就用随课程附带的，并会告诉你用的是哪一个。
 #
 # 印章右边的小圆里，是这一本的练习你做对了几道；全做对了，就变成一个勾。做过一些练习之后，回来再运行这一格看看。
@@ -352,7 +352,7 @@ show_attention(mlm, tokenizer, TEXT, layer=layer, head=head, token=blank)
 #
 # - 题目下面多半有一格留了空，把 `...` 换成你的答案，运行它，再运行紧跟着的 `check`。
 # - 不对的话，`check` 会猜你是怎样想的，给出一个最小的反例，问你一个问题；它不会说出答案。
-# - 参考答案折叠在题目下面，**先做再看**。另有几道「想一想」（01 和 10 的练习也是这样），没有检查，改一改上面的格子就好。
+# - 参考答案折叠在题目下面，**先做再看**。另有几道「想一想」（[[background]] 和 [[scale_up]] 的练习也是这样），没有检查，改一改上面的格子就好。
 # - 一道也不做，「运行全部单元格」照样能跑通。
 # - 做过的题记在 `outputs/progress.jsonl`，一行一条，看得懂；它只在你的机器上，删掉就是从头来。
 #
@@ -390,7 +390,7 @@ check.warm_up(my_answer)
 # - 它会看上下文，而且看得见：注意力的权重就是它看的地方。
 #
 # **下一本**：打开 [[background]]，看大模型遇到汉字难在哪；急着动手，就直接去
-# [[tokenization]]。赶时间的主线是 02 → 03 → 06 → 08 → 09；只对某一个问题感兴趣，直接打开那一本也行。
+# [[tokenization]]。赶时间的主线是 [[tokenization]] → [[self_attention]] → [[mlm_pretraining]] → [[clm_finetuning]] → [[generation]]；只对某一个问题感兴趣，直接打开那一本也行。
 # 忘了哪个词或符号的意思，查[术语与符号](TERMS.md)。
 #
 # ## 练习
@@ -418,7 +418,7 @@ check.warm_up(my_answer)
 #     print(tau, len(set(texts)))
 # ```
 # 温度越低，不重样的越少；温度高时几乎条条不同，可是读一读，有几条还像话？
-# 多样和通顺要一起看，09 会讲怎样两头兼顾。
+# 多样和通顺要一起看，[[generation]] 会讲怎样两头兼顾。
 #
 # </details>
 #

@@ -638,7 +638,7 @@ table = {name: {label: measure(tokenizers[name], texts) for label, texts in sour
 # %% [markdown]
 # 算力要推一下。一个 Transformer 有 $L$ 层，隐藏维度（向量的宽）$H$，前馈层宽 $4H$，词表大小 $V$。这些部件做什么，
 # [[self_attention]]
-# 和 [[transformer]] 才讲，这里只要知道每个部件是多大的矩阵。（从 03 起，$H$ 是头数，宽度改写作 $C$。）
+# 和 [[transformer]] 才讲，这里只要知道每个部件是多大的矩阵。（从 [[self_attention]] 起，$H$ 是头数，宽度改写作 $C$。）
 # 矩阵乘法里，一个 $m \times k$ 乘 $k \times n$ 要 $2mkn$ 次浮点运算（乘一次、加一次）。读 $B$ 条长 $T$ 的序列：
 #
 # - 四个投影（Q、K、V 和输出）各 $2H^2$，前馈两层各 $2 \cdot 4H^2$，合起来每个词元每层 $24H^2$；

@@ -192,7 +192,7 @@ SHOW = """async (pictures) => {
 
 
 def test_both_playgrounds_redraw_within_100_ms(scene, tmp_path):
-    """02：最长的 200 个字，八种粒度；06：一张图。从网页收到新内容，到排好版，在 100 毫秒之内。"""
+    """tokenization：最长的 200 个字，八种粒度；mlm_pretraining：一张图。从网页收到新内容，到排好版，在 100 毫秒之内。"""
     text = (COMMON * 4)[:200]
     tokenizers = {name: build_tokenizer(name, [text]) for name in GRANULARITIES}
     pages = [tokens_html(tokenizers, text[n:] + text[:n]) for n in range(5)]

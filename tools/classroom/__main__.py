@@ -33,12 +33,13 @@ def grade(words: list[str]) -> None:
 def slides(words: list[str]) -> None:
     from tools.classroom.slides import has_outputs, write_slides
     from tools.notebooks.manage import choose, outputs
+    from utils.road import stop_of
 
     for source in choose(words):
         print(f"写好了：{write_slides(source, outputs() / 'slides')}")
         if not has_outputs(source):
-            print(f"　　里面没有图和输出：notebooks/{source.stem}.ipynb 与源不一致。"
-                  f"先运行 python3 course.py run {source.stem[:2]}，再做一遍。")
+            print(f"　　里面没有图和输出：notebooks/{stop_of(source).name}.ipynb 与源不一致。"
+                  f"先运行 python3 course.py run {stop_of(source).number}，再做一遍。")
 
 
 COMMANDS = {"release": release_to, "grade": grade, "slides": slides}
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         stream.reconfigure(errors="replace")
     parser = argparse.ArgumentParser(prog="python -m tools.classroom", description="发布、批改、投影片")
     parser.add_argument("command", choices=list(COMMANDS))
-    parser.add_argument("words", nargs="*", help="release：要写的空文件夹；grade：作业所在的文件夹；slides：notebook 的编号，不写就是全部")
+    parser.add_argument("words", nargs="*", help="release：要写的空文件夹；grade：作业所在的文件夹；slides：编号或题目，不写就是全部")
     arguments = parser.parse_args(argv)
     if arguments.command != "slides" and len(arguments.words) != 1:
         parser.error(f"{arguments.command} 后面要写一个文件夹")

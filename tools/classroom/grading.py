@@ -14,7 +14,8 @@ from nbformat.v4 import new_code_cell
 
 from tools.classroom.child import Child, isolation
 from tools.classroom.submissions import Submission, find_files, read_submission
-from tools.notebooks.exercises import Item, definitions, find_exercises, needed, read_cells
+from tools.notebooks.exercises import Item, definitions, find_exercises, needed
+from tools.notebooks.links import read_cells
 from tools.notebooks.lint import source_files
 from utils.checks.framework.verdict import OPEN, PASS, WRONG
 from utils.paths import ROOT
@@ -165,7 +166,7 @@ def grade_folder(folder: Path, limits: Limits = Limits(), course: Course | None 
     if not read:
         raise ValueError(f"「{folder}」里没有 .ipynb 文件。")
     broken = [(s.student, str(s.path.relative_to(folder)), s.problem) for s in read if s.problem]
-    good = _latest([s for s in read if not s.problem], folder, broken)
+    good = _latest([s for s in read if not s.problem], folder, list(names), broken)
     rows: list[Row] = []
     with ThreadPoolExecutor(max(1, min(4, (os.cpu_count() or 2) // 2))) as pool:
         for submission, found in zip(good, pool.map(lambda s: grade_submission(s, course, limits), good), strict=True):
@@ -174,12 +175,12 @@ def grade_folder(folder: Path, limits: Limits = Limits(), course: Course | None 
     return rows, broken
 
 
-def _latest(submissions: list[Submission], folder: Path, broken: list[tuple[str, str, str]]) -> list[Submission]:
-    """同一个学生同一本交了两份，取改动时间最晚的，其余记进 broken。"""
+def _latest(submissions: list[Submission], folder: Path, order: list[str], broken: list[tuple[str, str, str]]) -> list[Submission]:
+    """同一个学生同一本交了两份，取改动时间最晚的，其余记进 broken。order 是各本的次序。"""
     chosen: dict[tuple[str, str], Submission] = {}
     for s in sorted(submissions, key=lambda s: s.path.stat().st_mtime):
         older = chosen.get((s.student, s.notebook))
         if older:
             broken.append((s.student, str(older.path.relative_to(folder)), "同一本交了不止一份，批改的是最晚的那份"))
         chosen[s.student, s.notebook] = s
-    return sorted(chosen.values(), key=lambda s: (s.student, s.notebook))
+    return sorted(chosen.values(), key=lambda s: (s.student, order.index(s.notebook)))

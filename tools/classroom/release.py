@@ -11,15 +11,18 @@ import nbformat
 from nbformat import NotebookNode
 
 from tools.notebooks import colab as bootstrap
-from tools.notebooks.exercises import Item, find_exercises, read_cells, tag
+from tools.notebooks.cleaning import cell_id
+from tools.notebooks.exercises import Item, find_exercises, tag
+from tools.notebooks.links import read_cells
 from tools.notebooks.lint import source_files
 from utils.paths import ROOT
+from utils.road import stop_of
 
 FOLDED = re.compile(r"\n*<details><summary>参考答案</summary>.*?</details>\n*", re.S)
 COPIED = ("course.py", "requirements.txt", "constraints.txt", "environment.yml", "README.md", "README.en.md", "LICENSE",
           "data", "tools/__init__.py", "tools/install", "utils")     # 批改、构建用的工具不发给学生
 CONFIG = '''\
-"""nbgrader 的设置。在这个文件夹里运行 nbgrader generate_assignment NN_name、nbgrader autograde NN_name。"""
+"""nbgrader 的设置。在这个文件夹里运行 nbgrader generate_assignment 编号_题目、nbgrader autograde 编号_题目。"""
 import os
 from pathlib import Path
 
@@ -41,11 +44,11 @@ nbgrader/   给用 nbgrader 的老师：source/ 里是带答案的教师版，�
 """
 
 
-def nbgrader_cell(number: str, item: Item, kind: str) -> dict:
+def nbgrader_cell(topic: str, item: Item, kind: str) -> dict:
     """nbgrader 的单元记录。kind 是 "stub"（学生写的）、"check"（自动评分）。"""
     grade = kind == "check"
     record = {"grade": grade, "solution": not grade, "locked": grade, "task": False, "schema_version": 3,
-              "grade_id": f"{number}-{item.name}" + ("-check" if grade else "")}
+              "grade_id": f"{topic}-{item.name}" + ("-check" if grade else "")}
     return record | ({"points": item.stars} if grade else {})
 
 
@@ -59,12 +62,12 @@ def solved(item: Item) -> str:
     return "\n".join([item.stub, "### BEGIN SOLUTION", *lines, "### END SOLUTION"])
 
 
-def without_answers(nb: NotebookNode, items: list[Item], number: str) -> NotebookNode:
+def without_answers(nb: NotebookNode, items: list[Item], topic: str) -> NotebookNode:
     """学生版：去掉参考答案，给留空格和检查格加上 nbgrader 的记录。"""
     result = copy.deepcopy(nb)
     for item in items:
         for offset, kind in ((1, "stub"), (2, "check")):
-            result.cells[item.index + offset].metadata["nbgrader"] = nbgrader_cell(number, item, kind)
+            result.cells[item.index + offset].metadata["nbgrader"] = nbgrader_cell(topic, item, kind)
     cells = []
     for cell in result.cells:
         if tag(cell) == "answer":
@@ -76,7 +79,7 @@ def without_answers(nb: NotebookNode, items: list[Item], number: str) -> Noteboo
     return result
 
 
-def with_answers(nb: NotebookNode, items: list[Item], number: str) -> NotebookNode:
+def with_answers(nb: NotebookNode, items: list[Item], topic: str) -> NotebookNode:
     """nbgrader 的教师版（source）：留空格里写着参考答案，没有输出。"""
     result = copy.deepcopy(nb)
     for item in items:
@@ -84,13 +87,13 @@ def with_answers(nb: NotebookNode, items: list[Item], number: str) -> NotebookNo
     for cell in result.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    return without_answers(result, items, number)
+    return without_answers(result, items, topic)
 
 
 def notebook(source: Path, *others: Path) -> NotebookNode:
     """一本 notebook：notebooks/ 里（或 others 里）有与源一致的 .ipynb，带着输出，就用它；否则用源。不带 Colab 的引导单元。"""
     cells = read_cells(source)
-    for built in (source.parent.parent / f"{source.stem}.ipynb", *others):
+    for built in (source.parent.parent / f"{stop_of(source).name}.ipynb", *others):
         nb = nbformat.read(built, 4) if built.exists() else None
         if nb:
             nb.cells = bootstrap.without(nb.cells)
@@ -99,7 +102,7 @@ def notebook(source: Path, *others: Path) -> NotebookNode:
     nb = nbformat.v4.new_notebook(cells=cells)
     nb.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     for n, cell in enumerate(nb.cells, 1):
-        cell["id"] = f"{source.stem[:2]}-{n:03d}"
+        cell["id"] = cell_id(source.stem, n)
     return nb
 
 
@@ -126,17 +129,17 @@ def release(folder: Path, notebooks: Path = ROOT / "notebooks", whole: bool = Tr
         raise ValueError(f"「{folder}」不是空文件夹。请换一个名字，或者先把它清空。")
     lines = []
     for source in source_files(notebooks):
-        nb, number = notebook(source), source.stem[:2]
+        nb, topic, name = notebook(source), source.stem, stop_of(source).name
         items = find_exercises(nb.cells)
         nb.metadata.pop("jupytext", None)
-        student = without_answers(nb, items, number)
-        student.metadata["course_release"] = {"notebook": source.stem}
-        _write(bootstrap.insert(student, source.stem), folder / "student" / "notebooks" / f"{source.stem}.ipynb")
+        student = without_answers(nb, items, topic)
+        student.metadata["course_release"] = {"notebook": topic}
+        _write(bootstrap.insert(student, topic), folder / "student" / "notebooks" / f"{name}.ipynb")
         if items:
-            teacher = with_answers(nb, items, number)
-            teacher.metadata["course_release"] = {"notebook": source.stem}
-            _write(teacher, folder / "nbgrader" / "source" / source.stem / f"{source.stem}.ipynb")
-        lines.append(f"{source.stem}：{len(items)} 道练习，共 {sum(i.stars for i in items)} 分")
+            teacher = with_answers(nb, items, topic)
+            teacher.metadata["course_release"] = {"notebook": topic}
+            _write(teacher, folder / "nbgrader" / "source" / name / f"{name}.ipynb")
+        lines.append(f"{name}：{len(items)} 道练习，共 {sum(i.stars for i in items)} 分")
     (folder / "nbgrader").mkdir(exist_ok=True)
     (folder / "nbgrader" / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     (folder / "说明.txt").write_text(NOTE, encoding="utf-8")

@@ -21,6 +21,7 @@ from tools.classroom.release import FOLDED, notebook
 from tools.notebooks.exercises import tag
 from tools.notebooks.manage import outputs
 from utils.display.web_fonts import font_face
+from utils.road import stop_of
 
 LONG = 130                                                # 一页上的话超过这么多字，就只留要点
 LINES = 14                                                # 文字输出最多几行
@@ -207,7 +208,7 @@ def assets() -> tuple[str, str, str]:
 
 def built(source: Path) -> NotebookNode:
     """notebooks/ 或 outputs/run/ 里与源一致的一本，连输出；都不一致就是没有输出的源。"""
-    return notebook(source, outputs() / "run" / f"{source.stem}.ipynb")
+    return notebook(source, outputs() / "run" / f"{stop_of(source).name}.ipynb")
 
 
 def has_outputs(source: Path) -> bool:
@@ -219,29 +220,30 @@ def make_slides(source: Path) -> str:
     """一本 notebook 的投影片。
 
     参数：
-        source: notebooks/src/NN_name.py；notebooks/ 或 outputs/run/ 里有与它一致的 .ipynb，就连输出一起用。
+        source: notebooks/src/题目.py；notebooks/ 或 outputs/run/ 里有与它一致的 .ipynb，就连输出一起用。
     返回：
         一页完整的 HTML，不引用任何外部文件。
     """
     css, js, notes = assets()
     nb = built(source)
-    number, columns = source.stem[:2], []
+    stop, columns = stop_of(source), []
     for title, slides in read_slides(nb):
         title = re.sub(r"^<p>|</p>\s*$", "", render(title).strip())
         head = f"<section class='title'><h2>{title}</h2></section>" if title and len(slides) > 3 else ""
-        columns.append("<section>" + head + "".join(_slide(s, f"{number} · {title}" if title else number) for s in slides) + "</section>")
+        where = f"{stop.number} · {title}" if title else stop.number
+        columns.append("<section>" + head + "".join(_slide(s, where) for s in slides) + "</section>")
     body = "".join(columns)
     script = "".join("<script>" + x.replace("</script", r"<\/script") + "</script>" for x in (js, notes))
     settings = "{width:1280,height:720,margin:.05,center:false,hash:true,slideNumber:'c/t',transition:'none',plugins:[RevealNotes]}"
     return (f'<!doctype html><html lang="zh"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f"<title>{escape(source.stem)}</title><style>{css}</style><style>{font_face(body)}{STYLE}</style></head><body hidden>"
+            f"<title>{escape(stop.name)}</title><style>{css}</style><style>{font_face(body)}{STYLE}</style></head><body hidden>"
             f'<div class="reveal"><div class="slides">{body}</div></div>{script}'
             f"<script>{FIT}show({settings});</script></body></html>")
 
 
 def write_slides(source: Path, folder: Path) -> Path:
-    """写 folder/NN_name.html，返回路径。"""
+    """写 folder/编号_题目.html，返回路径。"""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{source.stem}.html"
+    path = folder / f"{stop_of(source).name}.html"
     path.write_bytes(make_slides(source).encode("utf-8"))
     return path

@@ -23,14 +23,22 @@ class Submission:
     problem: str = ""
 
 
+def _file_name(topic: str) -> str:
+    """文件名里认出是哪一本：编号_题目，编号不论（发下去以后可能换过次序）。"""
+    return rf"\d\d_{topic}(?![a-z])"
+
+
 def find_files(folder: Path, names: Iterable[str] = ()) -> list[tuple[str, Path]]:
-    """文件夹里的全部 .ipynb：[(学生, 路径)]。子文件夹的名字就是学生；直接放着的，文件名里 notebook 的名字（names）以外的部分是学生。"""
+    """文件夹里的全部 .ipynb：[(学生, 路径)]。
+
+    子文件夹的名字就是学生；直接放着的，文件名里「编号_题目」（names 是各本的题目）以外的部分是学生。
+    """
     found = []
     for path in sorted(folder.rglob("*.ipynb")):
         parts = path.relative_to(folder).parts
         if path.is_symlink() or any(part.startswith(".") for part in parts):
             continue
-        loose = re.sub("|".join(map(re.escape, names)) or "$^", "", path.stem).strip(" _-") or path.stem
+        loose = re.sub("|".join(map(_file_name, names)) or "$^", "", path.stem).strip(" _-") or path.stem
         found.append((parts[0] if len(parts) > 1 else loose, path))
     return found
 
@@ -44,7 +52,7 @@ def read_submission(student: str, path: Path, names: dict[str, list[str]]) -> Su
 
     参数：
         student, path: find_files 给的。
-        names: {notebook 的名字：[练习的名字]}。
+        names: {notebook 的题目：[练习的名字]}。
     返回：
         Submission；坏文件也返回，problem 里说明。
     """
@@ -61,16 +69,16 @@ def read_submission(student: str, path: Path, names: dict[str, list[str]]) -> Su
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return broken(f"不是完好的 notebook（{type(error).__name__}）")
     if notebook not in names:
-        notebook = next((name for name in names if name in path.stem), None)
+        notebook = next((name for name in names if re.search(_file_name(name), path.stem)), None)
     if notebook is None:
         return broken("认不出是哪一本：请保留原来的文件名")
-    answers = _answers(cells, notebook[:2], names[notebook])
+    answers = _answers(cells, notebook, names[notebook])
     others = tuple(source for kind, source, _ in cells if kind == "code" and source not in answers.values()
                    and not re.match(r"\s*check\.", source))
     return Submission(student, path, notebook, answers, others)
 
 
-def _answers(cells: list, number: str, names: list[str]) -> dict[str, str]:
+def _answers(cells: list, topic: str, names: list[str]) -> dict[str, str]:
     """先按 nbgrader 的 grade_id 认，认不出再看「check.名字(」上面的那一格代码。"""
     found: dict[str, str] = {}
     before = ""
@@ -80,7 +88,7 @@ def _answers(cells: list, number: str, names: list[str]) -> dict[str, str]:
         record = metadata.get("nbgrader") if isinstance(metadata, dict) else None
         grade_id = record.get("grade_id") if isinstance(record, dict) else None
         for name in names:
-            if grade_id == f"{number}-{name}":
+            if grade_id == f"{topic}-{name}":
                 found[name] = source
             elif name not in found and re.match(rf"\s*check\.{name}\(", source):
                 found[name] = before

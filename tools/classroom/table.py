@@ -12,6 +12,7 @@ from pathlib import Path
 from tools.classroom.grading import Row
 from utils.checks.framework.verdict import OPEN, PASS, WRONG
 from utils.display.web_fonts import font_face
+from utils.road import road
 
 HEADER = ("学生", "notebook", "练习", "名字", "标题", "满分", "得分", "结果", "原因", "提示")
 MARKS = {PASS: ("✓", "pass"), WRONG: ("✗", "wrong"), OPEN: ("·", "open")}
@@ -47,10 +48,10 @@ def to_csv(rows: Sequence[Row], broken: Sequence[tuple[str, str, str]]) -> bytes
 def to_html(rows: Sequence[Row], broken: Sequence[tuple[str, str, str]]) -> str:
     """一页网页：每本一张「学生 × 练习」的表，再列出全班最常见的误解。没有脚本，不连外网；学生写的字都转义。"""
     parts = [f'<!doctype html><html lang="zh"><meta charset="utf-8"><title>批改结果</title><style>{STYLE}</style><h1>批改结果</h1>']
-    books = defaultdict(list)
+    books, order = defaultdict(list), {stop.topic: n for n, stop in enumerate(road())}
     for row in rows:
         books[row.notebook].append(row)
-    for notebook, group in sorted(books.items()):
+    for notebook, group in sorted(books.items(), key=lambda book: order.get(book[0], len(order))):
         parts.append(f"<h2>{escape(notebook)}</h2>" + _matrix(group) + _common(group))
     if broken:
         body = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td><td>{escape(c)}</td></tr>" for a, b, c in broken)

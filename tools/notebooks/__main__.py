@@ -1,4 +1,4 @@
-"""`python -m tools.notebooks run|build|refresh|check|results [NN …]`。"""
+"""`python -m tools.notebooks run|build|refresh|check|results [哪几本 …]`。"""
 
 import sys
 

@@ -19,12 +19,17 @@ LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-pytho
             "nbconvert_exporter": "python", "pygments_lexer": "ipython3"}
 
 
-def clean(nb: NotebookNode, name: str, root: Path) -> tuple[NotebookNode, list[str]]:
+def cell_id(topic: str, number: int) -> str:
+    """第 number 格（从 1 数起）的编号，例如 "tokenization-001"。"""
+    return f"{topic}-{number:03d}"
+
+
+def clean(nb: NotebookNode, topic: str, root: Path) -> tuple[NotebookNode, list[str]]:
     """清理一本执行后的 notebook。
 
     参数：
         nb: 执行后的 notebook（不会被改动）。
-        name: 名字，例如 "tokenization"；单元的编号是 02-001、02-002……
+        topic: 题目，例如 "tokenization"；单元的编号是 tokenization-001、tokenization-002……
         root: 课程文件夹；输出里它的绝对路径改成相对路径。
     返回：
         （新的 notebook, 标准错误里不是进度条的行——给维护者看，不进 notebook）。
@@ -32,7 +37,7 @@ def clean(nb: NotebookNode, name: str, root: Path) -> tuple[NotebookNode, list[s
     warnings: list[str] = []
     cells = []
     for number, cell in enumerate(nb.cells, 1):
-        new = NotebookNode(cell_type=cell.cell_type, id=f"{name[:2]}-{number:03d}", source=cell.source)
+        new = NotebookNode(cell_type=cell.cell_type, id=cell_id(topic, number), source=cell.source)
         tags = cell.metadata.get("tags")
         new.metadata = NotebookNode({"tags": list(tags)} if tags else {})
         if cell.cell_type == "code":

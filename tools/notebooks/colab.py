@@ -41,9 +41,9 @@ def without(cells: list[NotebookNode]) -> list[NotebookNode]:
     return [cell for cell in cells if not is_bootstrap(cell)]
 
 
-def insert(nb: NotebookNode, name: str) -> NotebookNode:
-    """把引导单元插进一本 .ipynb（就地修改）；已经有的先去掉，所以可以反复做。name 是 notebook 的名字。"""
-    cell = new_code_cell(cell_source(), id=f"{name[:2]}-colab", metadata={"cellView": "form", "jupyter": {"source_hidden": True}})
+def insert(nb: NotebookNode, topic: str) -> NotebookNode:
+    """把引导单元插进一本 .ipynb（就地修改）；已经有的先去掉，所以可以反复做。topic 是题目。"""
+    cell = new_code_cell(cell_source(), id=f"{topic}-colab", metadata={"cellView": "form", "jupyter": {"source_hidden": True}})
     rest = without(nb.cells)
     nb.cells = [*rest[:AT], cell, *rest[AT:]]
     return nb

@@ -9,13 +9,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jupytext
 import nbformat
 import psutil
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from tqdm import tqdm
+
+from tools.notebooks.links import read_cells
+from utils.road import stop_of
 
 CELL_TIMEOUT = 3600          # 秒；环境变量 COURSE_CELL_TIMEOUT 可改
 
@@ -114,14 +116,14 @@ def execute(source: Path, preset: str | None = None, records: Path | None = None
     """运行一本 notebook。
 
     参数：
-        source: notebooks/src/NN_name.py；工作目录是它上一级的 notebooks/。
+        source: notebooks/src/题目.py；工作目录是它上一级的 notebooks/。
         preset: 预设名；None 表示由 notebook 自己选。
         records: lesson.record 的记录写到这个 jsonl 文件；None 表示不写。
         bar: 是否显示进度条。
     返回：
         Result；出错也返回（见 failure），按 Ctrl-C 则 interrupted 为 True。
     """
-    nb = jupytext.read(source, fmt="py:percent")
+    nb, name = nbformat.v4.new_notebook(cells=read_cells(source)), stop_of(source).name
     env = dict(os.environ, PYTHONUTF8="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
     for name in ("COURSE_RECORDS", "MPLBACKEND"):
         env.pop(name, None)
@@ -130,7 +132,7 @@ def execute(source: Path, preset: str | None = None, records: Path | None = None
     if records:
         env["COURSE_RECORDS"] = str(records)
     steps = sum(c.cell_type == "code" for c in nb.cells)
-    progress = tqdm(total=steps, desc=source.stem, unit="格", leave=False, disable=None if bar else True)
+    progress = tqdm(total=steps, desc=name, unit="格", leave=False, disable=None if bar else True)
 
     def advance(cell, cell_index):
         progress.update(cell.cell_type == "code")
@@ -160,7 +162,7 @@ def execute(source: Path, preset: str | None = None, records: Path | None = None
         progress.close()
     seconds = time.perf_counter() - began
     failure = None if interrupted or not errors else find_failure(nb, client.current, errors[0])
-    return Result(source.stem, seconds, peak, failure, nb, interrupted)
+    return Result(name, seconds, peak, failure, nb, interrupted)
 
 
 def kernel_process(client: Client) -> psutil.Process | None:

@@ -15,9 +15,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
-import jupytext
 from nbformat import NotebookNode
 
 TAGS = ("exercise", "stub", "check", "answer")
@@ -49,11 +47,6 @@ def tag(cell: NotebookNode) -> str | None:
     """这一格的练习标签；没有则 None。"""
     found = [t for t in cell.metadata.get("tags", []) if t in TAGS]
     return found[0] if found else None
-
-
-def read_cells(source: Path) -> list[NotebookNode]:
-    """notebooks/src/NN_name.py 的全部单元。"""
-    return jupytext.read(source, fmt="py:percent").cells
 
 
 def find_exercises(cells: list[NotebookNode]) -> list[Item]:

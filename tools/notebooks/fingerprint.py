@@ -1,8 +1,8 @@
 """notebook 的指纹：它的输出是由哪些东西算出来的。build 运行之后记下，check 拿来与现在的比，所以输出不会比代码旧。
 
 算进去的：代码格；代码格一层层用到的课程模块，函数里才导入的也算（那个函数要有人用到）；读到的数据、附带的检查点、小部件的脚本；
-它载入的模型是前面哪一本练的（notebooks/road.toml）。注释、文档字符串（docstring）、文字格、data/ 里的说明（*.md）不算：
-改了它们，输出还作数。代码怎样看，见 tools/notebooks/code_facts.py。
+它载入的模型是前面哪一本练的（notebooks/road.toml 里只有这一样算，换次序、改标题都不算）。
+注释、文档字符串（docstring）、文字格、data/ 里的说明（*.md）不算：改了它们，输出还作数。代码怎样看，见 tools/notebooks/code_facts.py。
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import jupytext
 
 from tools.notebooks.code_facts import Facts, Unit, digest, study
-from utils.road import lenders
+from utils.road import lenders, stop_of
 
 GIVERS = ("utils/paths.py", "utils/models/checkpoints.py")  # 只写着数据在哪、怎样找检查点；用了它们给的名字，才算用了数据
 DOTTED = re.compile(r"\w+(\.\w+)*(\.\w*\*)?")             # 模块的全名，末尾可以有一个 *
@@ -29,7 +29,7 @@ def _codes(text: str) -> tuple[str, ...]:
 
 
 def study_cells(source: Path) -> list[Facts]:
-    """一本 notebook 的源（notebooks/src/NN_name.py）里的各格代码。"""
+    """一本 notebook 的源（notebooks/src/题目.py）里的各格代码。"""
     return [study(code, cell=True) for code in _codes(source.read_text(encoding="utf-8"))]
 
 
@@ -97,9 +97,9 @@ def fingerprint(source: Path) -> dict:
     """一本 notebook 此刻的指纹，只看源，不看构建好的 .ipynb。
 
     参数：
-        source: notebooks/src/NN_name.py；课程文件夹是 notebooks/ 的上一级。
+        source: notebooks/src/题目.py；课程文件夹是 notebooks/ 的上一级。
     返回：
-        {"code": 代码格的指纹, "files": {文件: 指纹}, "notebooks": {前面的哪一本: 它的指纹的指纹}}；文件是课程模块和数据，
+        {"code": 代码格的指纹, "files": {文件: 指纹}, "notebooks": {前面哪一本的题目: 它的指纹的指纹}}；文件是课程模块和数据，
         名字相对于课程文件夹。
     """
     root = source.resolve().parents[2]
@@ -110,8 +110,8 @@ def fingerprint(source: Path) -> dict:
         (path, unit) for path, units in modules.items() if path.relative_to(root).as_posix() not in GIVERS for unit in units]
     read = {path.parent / name if name.startswith("./") else root / name for path, unit in readers for name in unit.files}
     files |= {path: hash_files(path) for path in read if path.exists()}
-    earlier = {name: digest(json.dumps(fingerprint(source.with_name(f"{name}.py")), sort_keys=True))
-               for name in lenders(source.parent.parent, source.stem)}
+    earlier = {stop.topic: digest(json.dumps(fingerprint(source.with_name(f"{stop.topic}.py")), sort_keys=True))
+               for stop in lenders(source.stem, source.parent.parent)}
     return {"code": digest(*(facts.digest for facts in cells)),
             "files": {path.relative_to(root).as_posix(): files[path] for path in sorted(files)}, "notebooks": earlier}
 
@@ -135,7 +135,7 @@ def changes(old: dict, new: dict) -> str:
 
 def outdated(path: Path, source: Path) -> str:
     """构建好的 path（.ipynb）比它的源和用到的东西旧在哪里：一句给维护者看的话；不旧就是空串。"""
-    old, rebuild = stored_fingerprint(path), f"请运行 course.py build {source.stem[:2]}"
+    old, rebuild = stored_fingerprint(path), f"请运行 course.py build {stop_of(source).number}"
     if old is None:
         return f"输出没有指纹，{rebuild}"
     changed = changes(old, fingerprint(source))

@@ -9,12 +9,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import jupytext
+from tools.notebooks.links import read_cells
+from utils.paths import NOTEBOOKS, ROOT
+from utils.road import Stop, road
 
-from utils.paths import ROOT
-
-TABLE = ROOT / "notebooks" / "terms.tsv"
-PAGE = ROOT / "notebooks" / "TERMS.md"
+TABLE = NOTEBOOKS / "terms.tsv"
+PAGE = NOTEBOOKS / "TERMS.md"
 HEAD = "种类\t写法\t英文\t意思\t首见"
 KINDS = ("术语", "符号")
 
@@ -28,7 +28,7 @@ class Term:
         name: 写法。
         english: 英文；符号没有。
         meaning: 一句话的意思。
-        first: 首次讲它的 notebook 的编号，例如 "02"。
+        first: 首次讲它的 notebook 的题目，例如 "tokenization"。
     """
 
     kind: str
@@ -42,7 +42,7 @@ def read_terms(path: Path = TABLE) -> list[Term]:
     """读 terms.tsv。
 
     异常：
-        ValueError: 表头不对，或某一行缺格、种类不对、编号不对、写法重复；说明里有行号。
+        ValueError: 表头不对，或某一行缺格、种类不对、题目不对、写法重复；说明里有行号。
     """
     lines = path.read_text(encoding="utf-8").splitlines()
     if not lines or lines[0] != HEAD:
@@ -50,8 +50,8 @@ def read_terms(path: Path = TABLE) -> list[Term]:
     terms, seen = [], set()
     for number, line in enumerate(lines[1:], 2):
         cells = line.split("\t")
-        if len(cells) != 5 or cells[0] not in KINDS or not cells[1] or not cells[3] or not re.fullmatch(r"\d\d", cells[4]):
-            raise ValueError(f"{path.name} 第 {number} 行写错了：要有五格，种类是术语或符号，首见是两位编号。")
+        if len(cells) != 5 or cells[0] not in KINDS or not cells[1] or not cells[3] or not re.fullmatch(r"[a-z]\w*", cells[4]):
+            raise ValueError(f"{path.name} 第 {number} 行写错了：要有五格，种类是术语或符号，首见是 notebook 的题目。")
         if cells[0] == "术语" and not cells[2]:
             raise ValueError(f"{path.name} 第 {number} 行：术语「{cells[1]}」没有写英文。")
         if (cells[0], cells[1]) in seen:
@@ -63,7 +63,7 @@ def read_terms(path: Path = TABLE) -> list[Term]:
 
 def prose(source: Path) -> list[str]:
     """一本 notebook 的源里，每一格文字。"""
-    return [cell.source for cell in jupytext.read(source, fmt="py:percent").cells if cell.cell_type == "markdown"]
+    return [cell.source for cell in read_cells(source) if cell.cell_type == "markdown"]
 
 
 def introduced(term: Term, cells: list[str]) -> bool:
@@ -73,28 +73,27 @@ def introduced(term: Term, cells: list[str]) -> bool:
     return any(near.search(cell) for cell in cells)
 
 
-def render(terms: list[Term], names: dict[str, str]) -> str:
-    """TERMS.md 的全文。names 是编号 → notebook 的名字，有的才加链接。"""
+def render(terms: list[Term], stops: tuple[Stop, ...]) -> str:
+    """TERMS.md 的全文。stops 是路：首见写成编号，加上链接；术语按路的次序排。异常：ValueError: 首见的题目路上没有。"""
+    order = {stop.topic: stop for stop in stops}
+    if strange := sorted({term.first for term in terms} - order.keys()):
+        raise ValueError(f"terms.tsv 里的首见，road.toml 里没有：{'、'.join(strange)}")
+
     def where(term: Term) -> str:
-        return f"[{term.first}]({names[term.first]}.ipynb)" if term.first in names else term.first
+        return f"[{order[term.first].number}]({order[term.first].name}.ipynb)"
 
     def cell(text: str) -> str:
         return text.replace("|", "\\|")
 
     parts = ["# 术语与符号\n", "本文件由 `python -m tools.notebooks.glossary` 根据 [terms.tsv](terms.tsv) 写出，请不要手改。"
              "「首见」是第一次讲它的那一本。\n", "## 术语\n", "| 术语 | 英文 | 意思 | 首见 |", "| --- | --- | --- | --- |"]
-    chosen = sorted((t for t in terms if t.kind == "术语"), key=lambda t: t.first)
+    chosen = sorted((t for t in terms if t.kind == "术语"), key=lambda t: order[t.first].number)
     parts += [f"| {cell(t.name)} | {cell(t.english)} | {cell(t.meaning)} | {where(t)} |" for t in chosen]
     parts += ["\n## 符号\n", "| 符号 | 意思 | 首见 |", "| --- | --- | --- |"]
     parts += [f"| {cell(t.name)} | {cell(t.meaning)} | {where(t)} |" for t in terms if t.kind == "符号"]
     return "\n".join(parts) + "\n"
 
 
-def notebooks() -> dict[str, str]:
-    """编号 → notebook 的名字，例如 {"00": "start"}；看 notebooks/src。"""
-    return {p.stem[:2]: p.stem for p in sorted((ROOT / "notebooks" / "src").glob("[0-9][0-9]_*.py"))}
-
-
 if __name__ == "__main__":
-    PAGE.write_text(render(read_terms(), notebooks()), encoding="utf-8", newline="\n")
+    PAGE.write_text(render(read_terms(), road()), encoding="utf-8", newline="\n")
     print(f"已写好 {PAGE.relative_to(ROOT)}")

@@ -9,15 +9,18 @@ import re
 from pathlib import Path
 from statistics import median
 
-import jupytext
 import nbformat
 from nbformat import NotebookNode
 
 from tools.notebooks import colab as bootstrap
+from tools.notebooks import pages
 from tools.notebooks.exercises import BadExercise, find_exercises, tag
 from tools.notebooks.fingerprint import outdated
+from tools.notebooks.links import read_cells, unknown
+from utils.road import Stop, road, stop_of
 
-SIZE_KB = {"02": 400, "04": 400, "07": 500, "09": 320}     # 其余 300；02 的静态方块图要给全八种粒度，04 有十一张图，09 也有八张
+# 其余 300：tokenization 的静态方块图要给全八种粒度，transformer 有十一张图，generation 也有八张
+SIZE_KB = {"tokenization": 400, "transformer": 400, "attention_visualization": 500, "generation": 320}
 START = 'import sys; sys.path.insert(0, "..")'
 HARD_CAP = 40                  # 一格代码最多几行
 ABSOLUTE = re.compile(r"(?<![\w.:/~-])(/home/|/Users/|/root\b|/tmp/|/private/|/content/|/mnt/)"
@@ -27,43 +30,46 @@ TAG = re.compile(r"<\s*(script|img|link|iframe|source|video|audio|embed|object|i
 CSS = re.compile(r"(?:@import\s+|url\()\s*[\"']?\s*((?:https?:)?//[^\s\"')]+)", re.I)
 
 
-def size_limit(name: str) -> int:
+def size_limit(topic: str) -> int:
     """一本 .ipynb 的大小上限（KB）。"""
-    return SIZE_KB.get(name[:2], 300)
+    return SIZE_KB.get(topic, 300)
 
 
 def source_files(folder: Path) -> list[Path]:
-    """folder/src 里全部 notebook 的源文件，按编号排序。"""
-    return sorted(p for p in (folder / "src").glob("*.py") if re.fullmatch(r"\d\d_\w+", p.stem))
+    """folder/src 里全部 notebook 的源文件，按路的次序。"""
+    return [path for stop in road(folder) if (path := folder / "src" / f"{stop.topic}.py").exists()]
 
 
 def check(folder: Path) -> list[str]:
     """检查 folder(notebooks/)里的全部 notebook，返回问题清单；空表示都好。"""
-    problems = []
-    stems = {p.stem for p in source_files(folder)}
+    stops = road(folder)
+    topics, names = {stop.topic for stop in stops}, {stop.name for stop in stops}
+    problems = [f"src/{path.name}：road.toml 里没有它" for path in sorted((folder / "src").glob("*.py")) if path.stem not in topics]
+    problems += [f"road.toml：src 里没有 {stop.topic}.py" for stop in stops if not (folder / "src" / f"{stop.topic}.py").exists()]
     for path in sorted(folder.glob("*.ipynb")):
-        if path.stem not in stems:
-            problems.append(f"{path.name}：notebooks/src 里没有它的源")
+        if path.stem not in names:
+            old = path.stem.partition("_")[2] in topics
+            problems.append(f"{path.name}：{'编号旧了，请运行 python -m tools.notebooks refresh' if old else 'notebooks/src 里没有它的源'}")
     for source in source_files(folder):
-        cells = jupytext.read(source, fmt="py:percent").cells
-        problems += [f"{source.name}:{p}" for p in lint(cells, source.stem)]
-        path = folder / f"{source.stem}.ipynb"
+        stop, cells = stop_of(source), read_cells(source)
+        problems += [f"{source.name}:{p}" for p in lint(cells, stop.topic) + wrong_next(cells, stop, stops)]
+        path = folder / f"{stop.name}.ipynb"
         if not path.exists():
-            problems.append(f"{path.name}：还没有构建，请运行 course.py build {source.stem[:2]}")
+            problems.append(f"{path.name}：还没有构建，请运行 course.py build {stop.number}")
             continue
         problems += [f"{path.name}:{p}" for p in check_built(path, cells)]
         if old := outdated(path, source):
             problems.append(f"{path.name}：{old}")
     results = folder / "RESULTS.md"
-    if stems and (not results.exists() or results.read_text(encoding="utf-8") != render_results(folder)):
+    if stops and (not results.exists() or results.read_text(encoding="utf-8") != render_results(folder)):
         problems.append("RESULTS.md：与各 notebook 里的记录不一致，请运行 python -m tools.notebooks results")
-    return problems
+    return problems + pages.outdated(folder)
 
 
 def check_built(path: Path, cells: list[NotebookNode]) -> list[str]:
     """一本 .ipynb 的问题：与源 cells 是否一致，输出是否干净，大小是否合适。"""
     raw = path.read_bytes()
-    problems = [] if len(raw) <= size_limit(path.stem) * 1000 else [f"太大：{len(raw) / 1000:.0f} KB"]
+    problems = [] if len(raw) <= size_limit(path.stem[3:]) * 1000 else [f"太大：{len(raw) / 1000:.0f} KB"]
     if b"\r" in raw:
         problems.append("换行应当是 LF")
     try:
@@ -108,13 +114,22 @@ def check_outputs(cell: NotebookNode, root: Path) -> list[str]:
     return problems
 
 
-def lint(cells: list[NotebookNode], name: str) -> list[str]:
-    """源的写法：第一格代码是起始单元，代码格不超过 40 行，两格代码之间要有文字。"""
-    problems = []
+def wrong_next(cells: list[NotebookNode], stop: Stop, stops: tuple[Stop, ...]) -> list[str]:
+    """「**下一本**」后面的第一个链接，应当是主路上的下一本（选读不算在内）。"""
+    later = [other for other in stops if other.number > stop.number and other.kind == "main"]
+    said = [match[1] for cell in cells if (match := re.search(r"\*\*下一本\*\*：.*?\]\(([\w-]+)\.ipynb\)", cell.source, re.S))]
+    return [f"「下一本」写的是 {name}，路上的下一本是 {later[0].name}" for name in said if later and name != later[0].name]
+
+
+def lint(cells: list[NotebookNode], topic: str) -> list[str]:
+    """源的写法：大标题不写编号，第一格代码是起始单元，链接的题目路上都有，代码格不超过 40 行，两格代码之间要有文字。"""
+    problems = [f"[[{word}]]：road.toml 里没有这个题目" for word in unknown(cells)]
+    if cells and re.match(r"# \d\d \d\d ", cells[0].source):
+        problems.append("大标题里不要写编号，构建时会添上")
     codes = [c for c in cells if c.cell_type == "code"]
     start = codes[0].source if codes else ""
-    if not start.startswith(START) or f'\nlesson = start("{name}")' not in start:
-        problems.append(f'第一格代码应当是起始单元 lesson = start("{name}")')
+    if not start.startswith(START) or f'\nlesson = start("{topic}")' not in start:
+        problems.append(f'第一格代码应当是起始单元 lesson = start("{topic}")')
     for number, cell in enumerate(cells, 1):
         lines = len(cell.source.splitlines())
         if cell.cell_type == "code" and lines > HARD_CAP:
@@ -132,7 +147,7 @@ def medians(folder: Path) -> str:
     """每本 notebook 代码格行数的中位数与最大值，供维护者参考。"""
     lines = []
     for source in source_files(folder):
-        codes = [c.source for c in jupytext.read(source, fmt="py:percent").cells if c.cell_type == "code"]
+        codes = [c.source for c in read_cells(source) if c.cell_type == "code"]
         counts = [len([x for x in code.splitlines() if x.strip()]) for code in codes] or [0]
         over = sum(count > 25 for count in counts)
         lines.append(f"{source.stem}：代码 {len(codes)} 格，中位数 {median(counts):g} 行（目标 ≤ 8）,"
@@ -163,7 +178,7 @@ def render_results(folder: Path) -> str:
              "这里是维护者构建课程时，每本 notebook 用 `lesson.record` 记下的测量值。"
              "你的机器、预设和版本不同，数字会有出入；差得很多时，先比一比预设和版本。"
              "本文件由 `course.py build` 写出，请不要手改。\n"]
-    for path in sorted(folder.glob("*.ipynb")):
+    for path in [path for stop in road(folder) if (path := folder / f"{stop.name}.ipynb").exists()]:
         course = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("course", {})
         parts.append(f"## {path.stem}\n")
         if not course.get("records"):

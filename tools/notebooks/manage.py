@@ -1,9 +1,9 @@
-"""运行、构建、检查 notebook：`python -m tools.notebooks run|build|refresh|check|results [NN …]`。
+"""运行、构建、检查 notebook：`python -m tools.notebooks run|build|refresh|check|results [哪几本 …]`。
 
-notebooks/src/NN_name.py 是唯一的源（jupytext py:percent）；notebooks/NN_name.ipynb 只由 build 写出。
-只改了文字和注释时不必重新运行：refresh 把它们和引导单元（colab.py）更新到 .ipynb 里。build 还在 .ipynb 里记下指纹
-（fingerprint.py）：代码、模块、数据变了以后，check 会要求重新 build；refresh 留着指纹，从不改它。
-执行见 execution.py，清理输出见 cleaning.py，检查见 lint.py。
+notebooks/src/题目.py 是唯一的源（jupytext py:percent）；次序在 notebooks/road.toml；notebooks/编号_题目.ipynb 只由 build 写出。
+只改了文字、注释、次序时不必重新运行：refresh 把它们和引导单元（colab.py）更新到 .ipynb 里，别处的编号也跟着换（pages.py）。
+build 还在 .ipynb 里记下指纹（fingerprint.py）：代码、模块、数据变了以后，check 会要求重新 build；refresh 留着指纹，从不改它。
+执行见 execution.py，清理输出见 cleaning.py，检查见 lint.py，编号与链接见 links.py。
 """
 
 from __future__ import annotations
@@ -17,33 +17,26 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import jupytext
 import nbformat
 
 from tools.notebooks import colab as bootstrap
-from tools.notebooks.cleaning import clean
+from tools.notebooks import pages
+from tools.notebooks.cleaning import cell_id, clean
 from tools.notebooks.code_facts import same_program
 from tools.notebooks.execution import Failure, Result, execute
 from tools.notebooks.fingerprint import changes, fingerprint, outdated
-from tools.notebooks.lint import check, medians, render_results, size_limit, source_files
+from tools.notebooks.links import read_cells
+from tools.notebooks.lint import check, medians, render_results, size_limit
+from utils import road
 from utils.display.tables import pad, width
 from utils.paths import NOTEBOOKS, ROOT, outputs
-from utils.road import lenders
+from utils.road import Stop, lenders, stop_of
 
 
 def choose(words: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
-    """按编号（"02"、"2"）或名字挑源文件；words 为空就是全部。找不到时报 ValueError。"""
-    every = source_files(folder)
-    if not words:
-        return every
-    chosen = []
-    for word in words:
-        hits = [p for p in every if p.stem == word or p.stem[:2] == word.zfill(2)]
-        if not hits:
-            names = "、".join(p.stem for p in every) or "（无）"
-            raise ValueError(f"没有编号为「{word}」的 notebook。现有：{names}")
-        chosen += [p for p in hits if p not in chosen]
-    return chosen
+    """按编号（"02"、"2"）、题目或「编号_题目」挑源文件；words 为空就是全部。找不到时报 ValueError。"""
+    every = (folder / "src" / f"{stop.topic}.py" for stop in road.choose(words, folder))
+    return [source for source in every if words or source.exists()]
 
 
 # ---------------------------------------------------------------- 表
@@ -85,10 +78,10 @@ def run(words: list[str], preset: str | None = None, folder: Path = NOTEBOOKS) -
     results: list[Result] = []
     for source in choose(words, folder):
         if not sys.stderr.isatty():
-            print(f"运行 {source.stem} ……", flush=True)
+            print(f"运行 {stop_of(source).name} ……", flush=True)
         result = execute(source, preset)
         results.append(result)
-        save(result.notebook, outputs() / "run" / f"{source.stem}.ipynb")
+        save(result.notebook, outputs() / "run" / f"{result.name}.ipynb")
         if result.interrupted:
             break
     print(table(results) if results else "一本 notebook 也没有。")
@@ -132,28 +125,30 @@ def build_one(source: Path, preset: str, folder: Path) -> tuple[Result, list[str
         refusal = Failure(0, "", "记录的不是有限的数", "、".join(strange))
     if refusal:
         return replace(result, failure=refusal), [*notes, f"没有写出：{refusal}"]
-    save(nb, folder / f"{source.stem}.ipynb")
-    return result, [*notes, f"写出 {source.stem}.ipynb，{kilobytes:.0f} KB"]
+    save(nb, folder / f"{result.name}.ipynb")
+    return result, [*notes, f"写出 {result.name}.ipynb，{kilobytes:.0f} KB"]
 
 
 def stale_lender(source: Path, folder: Path) -> str:
     """source 要载入前面一本练出的模型，而那一本改了还没有重新构建，模型就是旧的：返回一句话；没有这样的就是空串。"""
-    found = [f"{name}：{said}" for name in lenders(folder, source.stem)
-             if (said := outdated(folder / f"{name}.ipynb", source.with_name(f"{name}.py")))]
+    found = [f"{stop.name}：{said}" for stop in lenders(source.stem, folder)
+             if (said := outdated(folder / f"{stop.name}.ipynb", source.with_name(f"{stop.topic}.py")))]
     return "；".join(found)
 
 
 def build(words: list[str], preset: str | None = None, folder: Path = NOTEBOOKS) -> int:
     """运行、清理并写出 notebooks/*.ipynb 和 RESULTS.md。返回退出码。"""
     results = []
-    for source in sorted(choose(words, folder)):          # 按编号：后面的要载入前面练出来的模型
+    chosen = choose(words, folder)
+    for source in [source for source in choose([], folder) if source in chosen]:              # 按次序：后面的要载入前面练出来的模型
+        name = stop_of(source).name
         if stale := stale_lender(source, folder):
-            results.append(Result(source.stem, 0, 0, Failure(0, "", "用到的 notebook 旧了", stale), nbformat.v4.new_notebook()))
+            results.append(Result(name, 0, 0, Failure(0, "", "用到的 notebook 旧了", stale), nbformat.v4.new_notebook()))
             continue
         result, notes = build_one(source, preset or os.environ.get("COURSE_PRESET") or "cpu", folder)
         results.append(result)
         for note in notes:
-            print(f"{source.stem}:{note}", flush=True)
+            print(f"{name}:{note}", flush=True)
         if result.interrupted:
             break
     write_results(folder)
@@ -161,29 +156,43 @@ def build(words: list[str], preset: str | None = None, folder: Path = NOTEBOOKS)
     return 130 if results and results[-1].interrupted else 0 if results and all(r.ok for r in results) else 1
 
 
+def renumber(stop: Stop, folder: Path) -> Path:
+    """这一本构建好的 .ipynb 该叫什么；次序变过、还叫着旧编号的，改过来。"""
+    path = folder / f"{stop.name}.ipynb"
+    for old in folder.glob(f"[0-9][0-9]_{stop.topic}.ipynb"):
+        if old != path and not path.exists():
+            old.rename(path)
+    return path
+
+
 def refresh_one(source: Path, folder: Path) -> str:
     """把源里的文字、注释和引导单元更新到已经构建好的 .ipynb；代码变了就不动它。返回给维护者看的一句话。"""
-    path = folder / f"{source.stem}.ipynb"
+    stop = stop_of(source)
+    path = renumber(stop, folder)
     if not path.exists():
         return "还没有构建"
-    nb, cells = nbformat.read(path, 4), jupytext.read(source, fmt="py:percent").cells
+    nb, cells = nbformat.read(path, 4), read_cells(source)
     built = bootstrap.without(nb.cells)
     kinds = [[c.cell_type for c in group] for group in (built, cells)]
     if kinds[0] != kinds[1] or not all(same_program(old.source, new.source) for old, new in zip(built, cells, strict=True)
                                        if new.cell_type == "code"):
-        return f"代码或单元的次序变了，请运行 course.py build {source.stem[:2]}"
-    for old, new in zip(built, cells, strict=True):
-        old.source = new.source
+        return f"代码或单元的次序变了，请运行 course.py build {stop.number}"
+    for number, (old, new) in enumerate(zip(built, cells, strict=True), 1):
+        old.source, old.id = new.source, cell_id(stop.topic, number)
     before = path.read_bytes()
-    save(bootstrap.insert(nb, source.stem), path)
+    save(bootstrap.insert(nb, stop.topic), path)
     return "没有变" if path.read_bytes() == before else "已更新"
 
 
 def refresh(words: list[str], folder: Path = NOTEBOOKS) -> int:
-    """不运行，只更新 .ipynb 里的文字和引导单元。返回退出码；有一本要重新构建就是 1。"""
-    said = {source.stem: refresh_one(source, folder) for source in choose(words, folder)}
+    """不运行，只更新 .ipynb 里的文字、编号和引导单元，以及别处的编号。返回退出码；有一本要重新构建就是 1。"""
+    said = {stop_of(source).name: refresh_one(source, folder) for source in choose(words, folder)}
     for name, text in said.items():
         print(f"{name}：{text}")
+    if not words:
+        write_results(folder)
+        for path in pages.write(folder):
+            print(f"{path.name}：已更新")
     return 0 if set(said.values()) <= {"没有变", "已更新"} else 1
 
 
@@ -199,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.notebooks",
                                      description="运行、构建、检查 notebook")
     parser.add_argument("command", choices=["run", "build", "refresh", "check", "results"])
-    parser.add_argument("words", nargs="*", metavar="NN", help="编号；不写就是全部")
+    parser.add_argument("words", nargs="*", metavar="哪一本", help="编号或题目；不写就是全部")
     parser.add_argument("--preset", choices=["smoke", "cpu", "gpu"], help="预设")
     arguments = parser.parse_args(argv)
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from utils.checks.framework.ledger import PASSED, read_progress
 from utils.checks.framework.runner import exercises, load_module
-from utils.road import ROAD
+from utils.road import road
 
 
 def course_progress() -> dict[str, tuple[int, int]]:
@@ -16,8 +16,8 @@ def course_progress() -> dict[str, tuple[int, int]]:
         {"objectives": (3, 8), …}。
     """
     state, found = read_progress(), {}
-    for stop in ROAD:
-        if (Path(__file__).parent / f"nb{stop.number}.py").exists():
-            keys = [e.key for e in exercises(load_module(stop.number)).values()]
-            found[stop.name] = sum(state.get(key, {}).get("状态") == PASSED for key in keys), len(keys)
+    for stop in road():
+        if (Path(__file__).parent / f"{stop.topic}.py").exists():
+            keys = [e.key for e in exercises(load_module(stop.topic)).values()]
+            found[stop.topic] = sum(state.get(key, {}).get("状态") == PASSED for key in keys), len(keys)
     return found

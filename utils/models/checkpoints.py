@@ -16,11 +16,10 @@ from transformers import AutoTokenizer, BertLMHeadModel, PreTrainedModel, PreTra
 
 from utils.paths import SHIPPED
 from utils.presets import Preset, choose_preset, outputs_dir, versions
+from utils.road import maker
 from utils.tokenization.tokenizer import check_vocabulary, course_tokenizer, vocabulary_id
 
-KINDS = {"mlm": ("mlm_pretraining", "会填空的 BERT"), "clm": ("clm_finetuning", "会写正文的解码器")}
-
-
+KINDS = {"mlm": "会填空的 BERT", "clm": "会写正文的解码器"}         # 哪一本练出它，写在 notebooks/road.toml
 COMPLETE = ("config.json", "model.safetensors", "tokenizer.json", "course.json")     # 少了哪样，都不算存完
 
 
@@ -98,7 +97,8 @@ def find_checkpoint(kind: str, preset: Preset | None = None, prefer: str = "own"
     """
     if kind not in KINDS or prefer not in ("own", "shipped"):
         raise ValueError(f"kind 只能是 {'、'.join(KINDS)}，prefer 只能是 own 或 shipped；得到的是 {kind}、{prefer}。")
-    notebook, what = KINDS[kind]
+    what, made_in = KINDS[kind], maker(kind)
+    notebook = made_in.name if made_in else "练它的那一本"
     own = outputs_dir(preset or choose_preset()) / kind
     problem = _unusable(own) if prefer == "own" else ""
     if prefer == "own" and (own / "config.json").exists() and not problem:

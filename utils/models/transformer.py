@@ -20,7 +20,7 @@ Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
 class MultiHeadAttention(MultiHeadSelfAttention):
-    """多头注意力：比 03 的自注意力多两样，键和值可以来自另一句话，查询和键可以先旋转。首次实现：transformer。
+    """多头注意力：比 self_attention 里的多两样，键和值可以来自另一句话，查询和键可以先旋转。首次实现：transformer。
 
     参数同 MultiHeadSelfAttention，参数的名字也相同。
     """

@@ -1,4 +1,4 @@
-"""这台机器有多快：实测几步训练，估计 06、08 两本里的训练要多久。只是铺路石；在 start 里使用。"""
+"""这台机器有多快：实测几步训练，估计 mlm_pretraining、clm_finetuning 两本里的训练要多久。只是铺路石；在 start 里使用。"""
 
 from __future__ import annotations
 

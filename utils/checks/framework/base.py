@@ -55,7 +55,7 @@ class Exercise:
     """一道练习的公共部分。
 
     属性：
-        key: "编号.名字"，例如 "objectives.clm_loss"；名字就是模块里的变量名，也是 check.名字(…) 的名字。
+        key: "题目.名字"，例如 "objectives.clm_loss"；名字就是模块里的变量名，也是 check.名字(…) 的名字。
         mistakes: 至少三种常见误解，排在前面的先认。
         ask: 哪一种误解都不像时，问的引导问题。
     """

@@ -10,13 +10,13 @@ from utils.checks.framework import Exercise, trace
 from utils.checks.framework.verdict import WRONG, Verdict
 
 
-def load_module(number: str):
-    """编号 "05" → utils.checks.objectives。"""
-    return importlib.import_module(f"utils.checks.nb{number}")
+def load_module(topic: str):
+    """题目 "objectives" → utils.checks.objectives。"""
+    return importlib.import_module(f"utils.checks.{topic}")
 
 
 def exercises(module) -> dict[str, Exercise]:
-    """一个 nbNN 模块里的全部练习：名字 → 练习。"""
+    """一个练习模块里的全部练习：名字 → 练习。"""
     return {name: value for name, value in vars(module).items() if isinstance(value, Exercise)}
 
 

@@ -1,12 +1,15 @@
-"""课程地图：十一本 notebook 的一条路，画成一张图。`python -m tools.notebooks.course_map` 把它写到 notebooks/figures/。
+"""课程地图：notebooks/road.toml 里的一条路，画成一张图。`python -m tools.notebooks.course_map` 把它写到 notebooks/figures/。
 
-哪些已经有、哪些还没有，看 notebooks/ 里的文件，不用手改；练习做对了几道，看 utils/checks/framework/ledger.py 记的进度。
+主路一行四站，来回折返，要几行有几行；选读的排在下面。哪些已经有、哪些还没有，看 notebooks/ 里的文件，不用手改；
+练习做对了几道，看 utils/checks/framework/ledger.py 记的进度。
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,24 +18,26 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from utils.display.plotting import COLORS
-from utils.paths import ROOT
-from utils.road import ROAD, Stop
+from utils.paths import NOTEBOOKS
+from utils.road import Stop, road
 
-SOURCES = ROOT / "notebooks" / "src"
-PICTURE = ROOT / "notebooks" / "figures" / "course_map.png"
-
-
-ROWS = (("一", "从汉字到注意力", COLORS[0]), ("二", "搭起模型，开始预训练", COLORS[2]),
-        ("三", "让它写，再走远", COLORS[1]))
+PICTURE = NOTEBOOKS / "figures" / "course_map.png"
+TONES = (COLORS[0], COLORS[2], COLORS[1], COLORS[3])    # 路的各段轮流用的颜色
+ORDER = "一二三四五六七八九十"
 PER_ROW = 4
 INK, PAPER, GREY, ROADBED, DONE = "#222222", "#FFFDF7", "#8A8A8A", "#E4DFD3", "#1A7F37"
 GAP_X, GAP_Y, SIDE = 2.4, 2.4, 0.74                # 站与站的横、纵间距，印章的边长（图上的单位）
 
 
-def existing_notebooks() -> frozenset[str]:
-    """已经有的 notebook 的名字：notebooks/src 里有源，或 notebooks/ 里有 .ipynb（学生版没有源）。"""
-    return frozenset(stop.name for stop in ROAD
-                     if (SOURCES / f"{stop.name}.py").exists() or (SOURCES.parent / f"{stop.name}.ipynb").exists())
+def existing_notebooks(folder: Path = NOTEBOOKS) -> frozenset[str]:
+    """已经有的 notebook 的题目：notebooks/src 里有源，或 notebooks/ 里有 .ipynb（学生版没有源）。"""
+    return frozenset(stop.topic for stop in road(folder)
+                     if (folder / "src" / f"{stop.topic}.py").exists() or (folder / f"{stop.name}.ipynb").exists())
+
+
+def rows_of(stations: int) -> int:
+    """主路要几行；stations 是站数，连终点在内。"""
+    return math.ceil(stations / PER_ROW)
 
 
 def place(index: int) -> tuple[float, float]:
@@ -41,14 +46,17 @@ def place(index: int) -> tuple[float, float]:
     return GAP_X * (column if row % 2 == 0 else PER_ROW - 1 - column), -GAP_Y * row
 
 
-def road_line(points: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """整条路的中线：直路，加上行末的两个半圆弯。返回横坐标与纵坐标，形状都是 (N,)。"""
+def road_line(stations: int, points: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """整条路的中线：直路，加上行末的半圆弯。stations 是站数，连终点在内。返回横坐标与纵坐标，形状都是 (N,)。"""
     xs, ys, radius, end = [], [], GAP_Y / 2, GAP_X * (PER_ROW - 1)
-    for row in range(len(ROWS)):
+    rows = rows_of(stations)
+    for row in range(rows):
         first, last = (0.0, end) if row % 2 == 0 else (end, 0.0)
+        if row == rows - 1:                               # 最后一行到终点为止
+            last = place(stations - 1)[0]
         xs += [first, last]
         ys += [-GAP_Y * row] * 2
-        if row < len(ROWS) - 1:
+        if row < rows - 1:
             angle = np.linspace(np.pi / 2, -np.pi / 2, points)
             side = 1 if row % 2 == 0 else -1
             xs += list(last + side * (0.62 + 0.55 * radius * np.cos(angle)))
@@ -65,7 +73,7 @@ def _seal(ax: Axes, x: float, y: float, stop: Stop, color: str, ready: bool) -> 
             va="center_baseline", zorder=5)
     ax.text(x, y + SIDE / 2 + 0.1, f"{stop.number} {stop.title}", color=color if ready else "#5E5E5E",
             fontsize=13, ha="center", va="bottom", zorder=5)
-    ax.text(x, y - SIDE / 2 - 0.1, "\n".join(stop.lines), color=INK if ready else "#5E5E5E", fontsize=12,
+    ax.text(x, y - SIDE / 2 - 0.1, "\n".join(stop.question), color=INK if ready else "#5E5E5E", fontsize=12,
             ha="center", va="top", linespacing=1.25, zorder=5)
 
 
@@ -85,46 +93,83 @@ def _goal(ax: Axes, x: float, y: float) -> None:
             linespacing=1.25)
 
 
-def draw_map(ready: Collection[str] | None = None, progress: Mapping[str, tuple[int, int]] | None = None) -> Figure:
+def part_colors(stops: Sequence[Stop]) -> dict[str, str]:
+    """路的各段 → 颜色。"""
+    parts = list(dict.fromkeys(stop.part for stop in stops))
+    return {part: TONES[n % len(TONES)] for n, part in enumerate(parts)}
+
+
+def _row_title(ax: Axes, row: int, stops: Sequence[Stop], colors: Mapping[str, str]) -> None:
+    """一行上面的标题：这一行从哪一段走到哪一段。"""
+    parts = [part for part in dict.fromkeys(stop.part for stop in stops) if part]
+    if parts:
+        ax.text(GAP_X * 1.5, -GAP_Y * row + 0.92, f"{ORDER[row] if row < len(ORDER) else row + 1} · {' → '.join(parts)}",
+                color=colors[parts[0]], fontsize=12, ha="center", va="bottom")
+
+
+def _main_road(ax: Axes, stops: Sequence[Stop], colors: Mapping[str, str]) -> None:
+    """路面、方向、各行的标题、终点。"""
+    stations = len(stops) + 1
+    xs, ys = road_line(stations)
+    ax.plot(xs, ys, color=ROADBED, linewidth=20, solid_capstyle="round", solid_joinstyle="round", zorder=1)
+    ax.plot(xs, ys, color="white", linewidth=1.6, linestyle=(0, (6, 5)), zorder=2)
+    for row in range(rows_of(stations)):
+        places = [place(n)[0] for n in range(row * PER_ROW, min((row + 1) * PER_ROW, stations))]
+        middles = [(a + b) / 2 for a, b in zip(places, places[1:], strict=False)]
+        ax.plot(middles, [-GAP_Y * row] * len(middles), linestyle="", marker=">" if row % 2 == 0 else "<",
+                markersize=9, color="#A89F88", zorder=3)
+        _row_title(ax, row, stops[row * PER_ROW:(row + 1) * PER_ROW], colors)
+    _goal(ax, *place(len(stops)))
+
+
+def layout(stops: Sequence[Stop]) -> tuple[dict[str, tuple[float, float]], int]:
+    """（题目 → 图上的位置，一共几行）：主路来回折返，选读从下一行起，都从左往右。"""
+    main, side = ([stop for stop in stops if stop.kind == kind] for kind in ("main", "side"))
+    places, rows = {stop.topic: place(n) for n, stop in enumerate(main)}, rows_of(len(main) + 1)
+    for n, stop in enumerate(side):
+        row, column = divmod(n, PER_ROW)
+        places[stop.topic] = (GAP_X * column, -GAP_Y * (rows + row))
+    return places, rows + math.ceil(len(side) / PER_ROW)
+
+
+def draw_map(ready: Collection[str] | None = None, progress: Mapping[str, tuple[int, int]] | None = None,
+             folder: Path = NOTEBOOKS) -> Figure:
     """画课程地图。
 
     参数：
-        ready: 已经有的 notebook 的名字；None 表示看 notebooks/ 里的文件。
-        progress: {notebook 的名字：（做对的练习，全部练习）}，画在印章的右边；None 表示不画。见 utils.checks.progress.course_progress。
+        ready: 已经有的 notebook 的题目；None 表示看 notebooks/ 里的文件。
+        progress: {notebook 的题目：（做对的练习，全部练习）}，画在印章的右边；None 表示不画。见 utils.checks.progress.course_progress。
+        folder: 哪个 notebooks/ 的路。
     返回：
         matplotlib 图，宽 9 英寸。
     异常：
-        ValueError: ready 里有路上没有的名字。
+        ValueError: ready 里有路上没有的题目。
     """
-    ready = existing_notebooks() if ready is None else frozenset(ready)
-    unknown = sorted(ready - {stop.name for stop in ROAD})
+    stops, ready = road(folder), existing_notebooks(folder) if ready is None else frozenset(ready)
+    unknown = sorted(ready - {stop.topic for stop in stops})
     if unknown:
         raise ValueError(f"地图上没有这些 notebook:{'、'.join(unknown)}。")
-    figure, ax = plt.subplots(figsize=(9, 6.6), facecolor=PAPER)
-    xs, ys = road_line()
-    ax.plot(xs, ys, color=ROADBED, linewidth=20, solid_capstyle="round", solid_joinstyle="round", zorder=1)
-    ax.plot(xs, ys, color="white", linewidth=1.6, linestyle=(0, (6, 5)), zorder=2)
-    for row, (order, title, color) in enumerate(ROWS):
-        middles = GAP_X * (np.arange(PER_ROW - 1) + 0.5)
-        ax.plot(middles, [-GAP_Y * row] * len(middles), linestyle="", marker=">" if row % 2 == 0 else "<",
-                markersize=9, color="#A89F88", zorder=3)
-        ax.text(GAP_X * 1.5, -GAP_Y * row + 0.92, f"{order} · {title}", color=color, fontsize=12,
-                ha="center", va="bottom")
-    for index, stop in enumerate(ROAD):
-        _seal(ax, *place(index), stop, ROWS[index // PER_ROW][2], stop.name in ready)
-        if progress and stop.name in progress:
-            _badge(ax, *place(index), *progress[stop.name])
-    _goal(ax, *place(len(ROAD)))
+    (places, rows), colors = layout(stops), part_colors(stops)
+    main = [stop for stop in stops if stop.kind == "main"]
+    bottom = -GAP_Y * (rows - 1)
+    figure, ax = plt.subplots(figsize=(9, 6.6 * (2.9 - bottom) / 7.7), facecolor=PAPER)
+    _main_road(ax, main, colors)
+    if len(main) < len(stops):
+        ax.text(GAP_X * 1.5, -GAP_Y * rows_of(len(main) + 1) + 0.92, "选读", color=INK, fontsize=12, ha="center", va="bottom")
+    for stop in stops:
+        _seal(ax, *places[stop.topic], stop, colors[stop.part], stop.topic in ready)
+        if progress and stop.topic in progress:
+            _badge(ax, *places[stop.topic], *progress[stop.topic])
     ax.set_title("课程地图：一本 notebook，一个问题", fontsize=16, color=INK, pad=10)
-    if len(ready) < len(ROAD):
-        ax.text(GAP_X * 1.5, -GAP_Y * 2 - 1.4, "实心的印章：现在就能学    虚线的印章：即将写好，可以先跳过",
+    if len(ready) < len(stops):
+        ax.text(GAP_X * 1.5, bottom - 1.4, "实心的印章：现在就能学    虚线的印章：即将写好，可以先跳过",
                 fontsize=12, color="#5E5E5E", ha="center", va="center")
-    ax.set(xlim=(-1.5, GAP_X * 3 + 1.5), ylim=(-GAP_Y * 2 - 1.6, 1.3), aspect="equal")
+    ax.set(xlim=(-1.5, GAP_X * 3 + 1.5), ylim=(bottom - 1.6, 1.3), aspect="equal")
     ax.axis("off")
     return figure
 
 
-def fingerprint(ready: Collection[str] | None = None) -> str:
+def fingerprint(ready: Collection[str] | None = None, folder: Path = NOTEBOOKS) -> str:
     """地图上写了什么（JSON）：存进 PNG，测试据此看图是不是旧了。"""
-    ready = existing_notebooks() if ready is None else ready
-    return json.dumps([[s.name, s.title, s.question, s.name in ready] for s in ROAD], ensure_ascii=True)
+    ready = existing_notebooks(folder) if ready is None else ready
+    return json.dumps([[s.name, s.title, s.seal, s.asks, s.kind, s.part, s.topic in ready] for s in road(folder)], ensure_ascii=True)
