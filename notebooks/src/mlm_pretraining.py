@@ -161,7 +161,8 @@ print(f"{config.num_hidden_layers} 层 × {config.hidden_size} 维 × {config.nu
 # 我们把这几个头的起点摆好，其余照旧随机，之后一起训练（想法见 Trockman 与 Kolter，2023）。一共三步。
 #
 # **第一步，位置。** 随机的位置嵌入里，第 5 格和第 6 格毫无关系，模型要练很久才认得出「左边那个字」。
-# 用正弦波当起点（Vaswani 等，2017；频率另选），相邻的位置一开始就相近。只写一个头那么多维（$d_h$，就是 [[self_attention]] 里的 D），其余留给字：
+# 用正弦波当起点（Vaswani 等，2017；频率另选），相邻的位置一开始就相近。只写一个头那么多维（$d_h$，
+# 就是 [[self_attention]] 里的 D），其余留给字：
 #
 # $$P_{t,2n}=\sin\omega_n t,\qquad P_{t,2n+1}=\cos\omega_n t,\qquad \omega_n=2\cdot 4^{-n/(N-1)},\quad n=0,\dots,N-1,\quad N=d_h/2$$
 

@@ -614,7 +614,8 @@ else:
         fill(bert, bert_tokenizer, text)
 
 # %% [markdown]
-# [[attention_visualization]] 的注意力图、[[mlm_pretraining]] 的训练，也一样接得上：换的只是 `model` 和 `tokenizer` 两个名字。下面先看一眼注意力，再练两步，证明接得上。
+# [[attention_visualization]] 的注意力图、[[mlm_pretraining]] 的训练，也一样接得上：
+# 换的只是 `model` 和 `tokenizer` 两个名字。下面先看一眼注意力，再练两步，证明接得上。
 
 # %%
 if BERT is not None:

@@ -352,7 +352,8 @@ show_attention(mlm, tokenizer, TEXT, layer=layer, head=head, token=blank)
 #
 # - 题目下面多半有一格留了空，把 `...` 换成你的答案，运行它，再运行紧跟着的 `check`。
 # - 不对的话，`check` 会猜你是怎样想的，给出一个最小的反例，问你一个问题；它不会说出答案。
-# - 参考答案折叠在题目下面，**先做再看**。另有几道「想一想」（[[background]] 和 [[scale_up]] 的练习也是这样），没有检查，改一改上面的格子就好。
+# - 参考答案折叠在题目下面，**先做再看**。另有几道「想一想」（[[background]] 和 [[scale_up]] 的练习也是这样），没有检查，
+#   改一改上面的格子就好。
 # - 一道也不做，「运行全部单元格」照样能跑通。
 # - 做过的题记在 `outputs/progress.jsonl`，一行一条，看得懂；它只在你的机器上，删掉就是从头来。
 #
@@ -390,7 +391,8 @@ check.warm_up(my_answer)
 # - 它会看上下文，而且看得见：注意力的权重就是它看的地方。
 #
 # **下一本**：打开 [[background]]，看大模型遇到汉字难在哪；急着动手，就直接去
-# [[tokenization]]。赶时间的主线是 [[tokenization]] → [[self_attention]] → [[mlm_pretraining]] → [[clm_finetuning]] → [[generation]]；只对某一个问题感兴趣，直接打开那一本也行。
+# [[tokenization]]。
+# 赶时间的主线是 [[tokenization]] → [[self_attention]] → [[mlm_pretraining]] → [[clm_finetuning]] → [[generation]]；只对某一个问题感兴趣，直接打开那一本也行。
 # 忘了哪个词或符号的意思，查[术语与符号](TERMS.md)。
 #
 # ## 练习
