@@ -392,7 +392,8 @@ check.warm_up(my_answer)
 #
 # **下一本**：打开 [[background]]，看大模型遇到汉字难在哪；急着动手，就直接去
 # [[tokenization]]。
-# 赶时间的主线是 [[tokenization]] → [[self_attention]] → [[mlm_pretraining]] → [[clm_finetuning]] → [[generation]]；只对某一个问题感兴趣，直接打开那一本也行。
+# 赶时间的主线是 [[tokenization]] → [[self_attention]] → [[mlm_pretraining]] → [[clm_finetuning]] → [[generation]]；
+# 只对某一个问题感兴趣，直接打开那一本也行。
 # 忘了哪个词或符号的意思，查[术语与符号](TERMS.md)。
 #
 # ## 练习
