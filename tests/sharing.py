@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import chain
 import pytest
 
 BROWSER = "tests/browser/"
@@ -31,11 +32,11 @@ def longest_first(items: Sequence[pytest.Item]) -> list[pytest.Item]:
 
 
 def _notebooks(items: Sequence[pytest.Item], test: str, **wanted: str) -> dict[str, pytest.Item]:
-    """测试 test 要跑的 notebook：{名字：测试}；wanted 是别的参数要取的值。"""
+    """测试 test 要跑的 notebook：{题目：测试}；wanted 是别的参数要取的值。"""
     found = {}
     for item in items:
         if getattr(item, "originalname", "") == test and all(item.callspec.params[key] == value for key, value in wanted.items()):
-            found[item.callspec.params["notebook"].stem] = item
+            found[chain.topic_of(item.callspec.params["notebook"])] = item
     return found
 
 
@@ -47,5 +48,5 @@ def run_in_a_browser_too(items: Sequence[pytest.Item], browser_works: Callable[[
     """
     drawn = _notebooks(items, "test_run_all_draws_everything_without_the_network", app="lab")
     kernel = _notebooks(items, "test_notebook_runs")
-    twice = [item for stem, item in kernel.items() if stem in drawn]
+    twice = [item for topic, item in kernel.items() if topic in drawn]
     return twice if twice and browser_works() else []

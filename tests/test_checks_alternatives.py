@@ -18,8 +18,9 @@ from utils.checks.framework.gloss import gloss
 from utils.checks.framework.runner import exercises, load_module
 from utils.checks.framework.verdict import PASS, WRONG
 
-NUMBERS = ("02", "03", "04", "05", "06", "07", "08", "09")
-TASKS = {e.key: e for n in NUMBERS for e in exercises(load_module(n)).values() if isinstance(e, Function)}
+TOPICS = ("tokenization", "self_attention", "transformer", "objectives", "mlm_pretraining", "attention_visualization", "clm_finetuning",
+          "generation")
+TASKS = {e.key: e for n in TOPICS for e in exercises(load_module(n)).values() if isinstance(e, Function)}
 
 
 @pytest.fixture(autouse=True)
@@ -200,7 +201,8 @@ RIGHT = {
     "tokenization.best_pair": [sorted_pairs, lambda words: min((-sum(n for u, n in words.items() for p in zip(u, u[1:]) if p == q), q)
                                                      for u in words for q in zip(u, u[1:]))[1]],
     "tokenization.longest_match": [recursive_match, regular_match],
-    "tokenization.bits_per_character": [lambda nats, text, unknown: np.sum(nats) / np.log(2) / len(text) + unknown * np.log2(0x110000) / len(text),
+    "tokenization.bits_per_character": [
+        lambda nats, text, unknown: np.sum(nats) / np.log(2) / len(text) + unknown * np.log2(0x110000) / len(text),
                               lambda nats, text, unknown: (torch.tensor(nats).double().sum() + unknown * math.log(1114112))
                               / math.log(2) / len(text)],
     "self_attention.attention_scores": [lambda q, k: torch.einsum("bhid,bhjd->bhij", q, k) * q.shape[-1] ** -0.5,
@@ -208,7 +210,8 @@ RIGHT = {
     "self_attention.causal_weights": [row_by_row, lambda s: s.exp().tril() / s.exp().tril().sum(-1, keepdim=True),
                           lambda s: (s + torch.full(s.shape[-2:], -1e9).triu(1)).softmax(-1),
                           lambda s: s.softmax(-1).tril() / s.softmax(-1).tril().sum(-1, keepdim=True)],
-    "self_attention.window_mask": [looped_window, lambda T, width: torch.from_numpy(np.tri(T, dtype=bool) & ~np.tri(T, k=-width, dtype=bool))],
+    "self_attention.window_mask": [
+        looped_window, lambda T, width: torch.from_numpy(np.tri(T, dtype=bool) & ~np.tri(T, k=-width, dtype=bool))],
     "self_attention.mean_entropy": [lambda w: torch.distributions.Categorical(probs=w).entropy().mean(),
                         lambda w: float(np.mean([sum(-x * math.log(x) for x in row if x) for row in w.tolist()])),
                         lambda w: -(w * w.log()).nan_to_num(0).sum(1).double().mean()],
@@ -230,21 +233,24 @@ RIGHT = {
                        lambda labels, start: torch.tensor([[start,
                        *(start if x < 0 else x for x in row[:-1])] for row in labels.tolist()])],
     "objectives.order_pairs": [split_randomly, bernoulli_pairs],
-    "mlm_pretraining.masked_accuracy": [counted_accuracy, lambda logits, labels: (logits.argmax(-1) == labels).sum() / (labels != -100).sum()],
+    "mlm_pretraining.masked_accuracy": [
+        counted_accuracy, lambda logits, labels: (logits.argmax(-1) == labels).sum() / (labels != -100).sum()],
     "mlm_pretraining.unigram_loss": [counted_unigram, torch_unigram],
     "mlm_pretraining.learning_rate": [lambda step, total, warmup, peak: np.interp(step, [0, warmup, total], [0, peak, 0]),
                          lambda step, total, warmup, peak: torch.tensor(peak * min(step / warmup, (total - step) / (total - warmup)))],
     "mlm_pretraining.padding_share": [split_padding, looped_padding],
     "attention_visualization.previous_score": [lambda w, queries: torch.stack([w[..., i, i - 1] for i in queries]).mean(0),
                           lambda w, queries: w.diagonal(-1, -2, -1)[..., [i - 1 for i in queries]].mean(-1)],
-    "attention_visualization.uniform_baseline": [lambda goal, visible: float(np.mean([(g.sum() / v.sum()).item() for g, v in zip(goal, visible) if g.any()])),
+    "attention_visualization.uniform_baseline": [
+        lambda goal, visible: float(np.mean([(g.sum() / v.sum()).item() for g, v in zip(goal, visible) if g.any()])),
                             lambda goal, visible: (goal.sum(1) / visible.sum(1)).sum() / goal.any(1).sum()],
     "attention_visualization.same_word": [lambda words: torch.tensor([[i != j and a == b >= 0 for j, b in enumerate(words.tolist())]
                                                  for i, a in enumerate(words.tolist())]),
                      lambda words: words.eq(words[:, None]).fill_diagonal_(False) & words.ge(0)[:, None]],
     "attention_visualization.held_out_score": [lambda scores: scores.chunk(2)[1].mean(0)[scores.chunk(2)[0].sum(0).argmax()],
                           lambda scores: max(zip(scores[:len(scores) // 2].mean(0), scores[len(scores) // 2:].mean(0)))[1].item()],
-    "attention_visualization.paired_gap": [lambda a, b: (statistics.mean(d := [x - y for x, y in zip(a, b)]), statistics.stdev(d) / len(d) ** 0.5),
+    "attention_visualization.paired_gap": [
+        lambda a, b: (statistics.mean(d := [x - y for x, y in zip(a, b)]), statistics.stdev(d) / len(d) ** 0.5),
                       lambda a, b: np.array([np.subtract(a, b).mean(), np.subtract(a, b).std(ddof=1) / np.sqrt(len(a))])],
     "clm_finetuning.make_row": [lambda intro, body, cls, sep: [[cls] + intro + [sep] + body + [sep],
     [-100 for _ in range(len(intro) + 2)] + body + [sep]],
@@ -259,7 +265,8 @@ RIGHT = {
     b in zip(*(ids[i:] for i in range(n))) if a == ids[len(ids) - n + 1:]})],
     "generation.best_finished": [lambda totals, lengths, alpha: ((s := np.divide(totals, np.power(lengths, alpha))).argmax(), s.max()),
                          lambda totals, lengths, alpha: max((x / y ** alpha, i) for i, (x, y) in enumerate(zip(totals, lengths)))[::-1]],
-    "generation.left_positions": [looped_positions, lambda mask: (torch.arange(mask.size(1)) - (mask == 0).sum(1, keepdim=True)).clamp(min=0)],
+    "generation.left_positions": [
+        looped_positions, lambda mask: (torch.arange(mask.size(1)) - (mask == 0).sum(1, keepdim=True)).clamp(min=0)],
     "generation.draw_token": [lambda p, u: bisect.bisect_right(list(itertools.accumulate(p.tolist())), u),
                       lambda p, u: (u < p.cumsum(0)).int().argmax()],
 }
@@ -301,13 +308,15 @@ def over_the_edge(forward, ids, k):
 
 @pytest.mark.parametrize("key, answer, kind", [
     ("tokenization.best_pair", first_of_the_most, "平手时取了先遇到的"),
-    ("objectives.padded_clm_loss", lambda logits, ids, mask: F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], ignore_index=0), None),
+    ("objectives.padded_clm_loss",
+     lambda logits, ids, mask: F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], ignore_index=0), None),
     ("objectives.mlm_loss", lambda logits, labels: F.cross_entropy(logits[labels > 0], labels[labels > 0]), "第 0 号词元也丢了"),
     ("objectives.order_pairs", lambda intros, bodies, generator: list(zip(bodies, intros)).clear(), "类型"),
     ("objectives.order_pairs", lambda intros, bodies, generator: [(b, a, "1") if torch.rand((), generator=generator) < 0.5 else (a, b, "0")
                                                           for a, b in zip(intros, bodies)], "其他"),
     ("objectives.order_pairs", lambda intros, bodies, generator: list(zip(intros, bodies)), "参数没有用上"),
-    ("clm_finetuning.body_loss", lambda logits, labels: F.cross_entropy(logits[:, :-1][labels[:, 1:] > 0], labels[:, 1:][labels[:, 1:] > 0]),
+    ("clm_finetuning.body_loss",
+     lambda logits, labels: F.cross_entropy(logits[:, :-1][labels[:, 1:] > 0], labels[:, 1:][labels[:, 1:] > 0]),
      "第 0 号词元也丢了"),
     ("clm_finetuning.sees_future", over_the_edge, "异常"),
     ("clm_finetuning.freeze_bottom", in_place_freeze_of_a_copy, "什么也没有冻住"),

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -19,12 +20,15 @@ from tools.classroom.slides import STYLE, Slide, _slide, gist, has_outputs, make
 from tools.classroom.submissions import find_files
 from tools.classroom.table import to_csv, to_html
 from tools.notebooks import colab as bootstrap
-from tools.notebooks.exercises import find_exercises, read_cells
+from tools.notebooks.exercises import find_exercises
+from tools.notebooks.links import read_cells
 from tools.notebooks.lint import source_files
 from utils.checks.framework.verdict import OPEN, PASS, WRONG
 from utils.paths import ROOT
+from utils.road import find, stop_of
 
 BOOK = "objectives"
+NAME = find(BOOK).name
 COURSE = Course.read()
 ITEMS = {item.name: item for item in COURSE.items[BOOK]}
 GOOD = {name: item.answer for name, item in ITEMS.items()}
@@ -42,7 +46,7 @@ def released(tmp_path_factory):
 
 def test_release_has_no_answers_and_keeps_everything_else(released):
     for source in source_files(ROOT / "notebooks"):
-        text = (released / "student" / "notebooks" / f"{source.stem}.ipynb").read_text(encoding="utf-8")
+        text = (released / "student" / "notebooks" / f"{stop_of(source).name}.ipynb").read_text(encoding="utf-8")
         assert "<summary>参考答案" not in text
         nb, cells = nbformat.reads(text, 4), read_cells(source)
         nb.cells = bootstrap.without(nb.cells)
@@ -59,11 +63,11 @@ def test_release_has_no_answers_and_keeps_everything_else(released):
 
 
 def test_teachers_version_holds_the_answers_between_marks(released):
-    text = (released / "nbgrader" / "source" / BOOK / f"{BOOK}.ipynb").read_text(encoding="utf-8")
+    text = (released / "nbgrader" / "source" / NAME / f"{NAME}.ipynb").read_text(encoding="utf-8")
     nb = nbformat.reads(text, 4)
     stubs = {c.metadata.nbgrader.grade_id: c.source for c in nb.cells if c.metadata.get("nbgrader", {}).get("solution")}
     for name in ITEMS:
-        source = stubs[f"05-{name}"]
+        source = stubs[f"{BOOK}-{name}"]
         assert source.count("### BEGIN SOLUTION") == source.count("### END SOLUTION") == 1
         names: dict = {}
         exec(source, {"torch": None}, names)
@@ -85,6 +89,7 @@ def test_released_course_runs(tmp_path):
     place.mkdir(parents=True)
     first = source_files(ROOT / "notebooks")[0]
     (place / first.name).write_bytes(first.read_bytes())
+    shutil.copy(ROOT / "notebooks" / "road.toml", place.parent)
     release(tmp_path / "发布", tmp_path / "notebooks")
     student = tmp_path / "发布" / "student"
 
@@ -105,15 +110,15 @@ def test_released_course_runs(tmp_path):
 
 def hand_in(released, folder, student: str, answers: dict[str, str], edit=None) -> None:
     """一个学生交作业：把答案填进学生版里。"""
-    nb = nbformat.read(released / "student" / "notebooks" / f"{BOOK}.ipynb", 4)
+    nb = nbformat.read(released / "student" / "notebooks" / f"{NAME}.ipynb", 4)
     for cell in nb.cells:
-        name = cell.metadata.get("nbgrader", {}).get("grade_id", "").removeprefix("05-")
+        name = cell.metadata.get("nbgrader", {}).get("grade_id", "").removeprefix(f"{BOOK}-")
         if name in answers:
             cell.source = answers[name]
     if edit:
         edit(nb)
     (folder / student).mkdir(parents=True, exist_ok=True)
-    nbformat.write(nb, folder / student / f"{BOOK}.ipynb")
+    nbformat.write(nb, folder / student / f"{NAME}.ipynb")
 
 
 def function(body: str, name: str = "mlm_loss") -> dict[str, str]:
@@ -178,9 +183,9 @@ def graded(released, tmp_path_factory):
     server = __import__("socket").create_server(("127.0.0.1", 0))
     hand_in(released, folder, "上网", function(online.replace("PORT", str(server.getsockname()[1]))))
     (folder / "坏文件").mkdir()
-    (folder / "坏文件" / f"{BOOK}.ipynb").write_text("{不是 JSON")
+    (folder / "坏文件" / f"{NAME}.ipynb").write_text("{不是 JSON")
     (folder / "深坑").mkdir()
-    (folder / "深坑" / f"{BOOK}.ipynb").write_text("[" * 200_000)
+    (folder / "深坑" / f"{NAME}.ipynb").write_text("[" * 200_000)
     (folder / "无名").mkdir()
     (folder / "无名" / "作业.ipynb").write_text(json.dumps({"cells": [], "metadata": {}}))
     said = []
@@ -245,7 +250,7 @@ def test_isolation_prefix_really_cuts_the_network():
 
 
 def test_students_are_named_by_folder_or_file(tmp_path):
-    for name in ("张三/objectives.ipynb", "李四/deep/mlm_pretraining.ipynb", "05_objectives_王五.ipynb", ".x/a.ipynb"):
+    for name in (f"张三/{NAME}.ipynb", "李四/deep/别的.ipynb", f"{NAME}_王五.ipynb", ".x/a.ipynb"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     assert sorted(student for student, _ in find_files(tmp_path, [BOOK])) == ["张三", "李四", "王五"]
@@ -293,7 +298,7 @@ def test_slides_escape_html_and_keep_formulas():
     html = render("一行\n两行 <script>x</script> $a_b$ 和 `$PATH`\n\n$$\\frac{1}{2}$$\n\n| 甲 | 乙 |\n|---|---|\n| 1 | 2 |")
     assert "一行两行" in html and "<script>" not in html and "&lt;script&gt;" in html and "$PATH" in html
     assert html.count("<math") == 2 and "<mfrac>" in html and "<table>" in html
-    assert "见 06 的第 2 节" in render("见 [06](mlm_pretraining.ipynb) 的第 2 节") and "<a" not in render("[甲](b.html)")
+    assert "见 06 的第 2 节" in render("见 [06](06_mlm.ipynb) 的第 2 节") and "<a" not in render("[甲](b.html)")
 
 
 def test_long_text_is_cut_to_its_gist():
@@ -309,13 +314,14 @@ def test_slides_and_release_use_the_built_notebook_with_its_colab_cell(tmp_path)
     origin = next(p for p in source_files(ROOT / "notebooks") if p.stem == BOOK)
     source = place / origin.name
     source.write_bytes(origin.read_bytes())
+    shutil.copy(ROOT / "notebooks" / "road.toml", place.parent)
     nb = nbformat.v4.new_notebook(cells=read_cells(source))
     shown = next(c for c in nb.cells if c.cell_type == "code" and "start(" not in c.source and not c.metadata.get("tags"))
     shown.outputs = [nbformat.v4.new_output("stream", text="这是运行出来的")]
-    nbformat.write(bootstrap.insert(nb, source.stem), place.parent / f"{source.stem}.ipynb")
+    nbformat.write(bootstrap.insert(nb, source.stem), place.parent / f"{NAME}.ipynb")
     assert has_outputs(source) and "这是运行出来的" in make_slides(source)
     release(tmp_path / "发布", tmp_path / "notebooks", whole=False)
-    student = nbformat.read(tmp_path / "发布" / "student" / "notebooks" / f"{source.stem}.ipynb", 4)
+    student = nbformat.read(tmp_path / "发布" / "student" / "notebooks" / f"{NAME}.ipynb", 4)
     assert any("这是运行出来的" in str(c.get("outputs")) for c in student.cells)
     assert sum(map(bootstrap.is_bootstrap, student.cells)) == 1
     source.write_text(source.read_text(encoding="utf-8").replace("\n# %%", "\n# 改过\n\n# %%", 1), encoding="utf-8")
