@@ -24,10 +24,10 @@ BUILT = {PLAIN: "00_plain.ipynb", MAKER: "01_maker.ipynb", USER: "02_user.ipynb"
 
 TREE = {
     "utils/__init__.py": '"""小助手包。"""\n',
-    "utils/environment.py": 'from pathlib import Path\nROOT = Path(".")\nDATA = ROOT / "data"\nSHIPPED = DATA / "checkpoints"\n',
-    "utils/models/checkpoints.py": "from utils.environment import SHIPPED\n\n\ndef load_checkpoint(kind, cls, preset=None, prefer='own'):\n"
+    "utils/paths.py": 'from pathlib import Path\nROOT = Path(".")\nDATA = ROOT / "data"\nSHIPPED = DATA / "checkpoints"\n',
+    "utils/models/checkpoints.py": "from utils.paths import SHIPPED\n\n\ndef load_checkpoint(kind, cls, preset=None, prefer='own'):\n"
                             "    return SHIPPED / kind\n\n\ndef save_checkpoint(*what):\n    pass\n",
-    "utils/near.py": '"""近处的。"""\nfrom .inner import base\nfrom utils.environment import DATA\nLIMIT = 3                 # 上限\n\n\n'
+    "utils/near.py": '"""近处的。"""\nfrom .inner import base\nfrom utils.paths import DATA\nLIMIT = 3                 # 上限\n\n\n'
                      'def used():\n    """用到的。"""\n    from utils import lazy\n    return lazy\n\n\n'
                      'def unused():\n    from utils import never\n    return DATA / "unused.txt"\n\n\n'
                      'def words():\n    return DATA / "words"\n\n\nif __name__ == "__main__":\n    unused()\n',
@@ -40,7 +40,7 @@ TREE = {
     "utils/ran.py": "X = 1\n",
     "utils/parts/part1.py": "X = 1\n",
     "utils/pictures.py": 'from pathlib import Path\nSTATIC = Path(__file__).parent / "static"\n',
-    "utils/views/widgets/a.js": "a\n",
+    "utils/static/a.js": "a\n",
     "data/words/a.txt": "甲\n",
     "data/unused.txt": "乙\n",
     "data/words/README.md": "说明\n",
@@ -95,7 +95,7 @@ def prints(root: Path) -> dict[str, dict]:
     ("utils/ran.py", "1", "2", USER),                                                # `python -m` 才运行的
     ("utils/new.py", "", "X = 1\n", ""),                                             # 没有人导入
     ("utils/__init__.py", "", "X = 1\n", f"{PLAIN} {MAKER} {USER}"),
-    ("utils/views/widgets/a.js", "a", "b", USER),
+    ("utils/static/a.js", "a", "b", USER),
     ("utils/pictures.py", "", "X = 1\n", USER),                                      # 有 % 命令的一格里导入的
     ("data/words/a.txt", "甲", "丙", PLAIN),
     ("data/words/b.txt", "", "丁", PLAIN),
@@ -287,6 +287,6 @@ def test_the_real_course():
     assert of["scale_up"]["notebooks"] == {}
     assert "utils/train.py" in of["scale_up"]["files"] and "utils/train.py" not in of["tokenization"]["files"]
     assert "utils/checks/generation.py" in of["start"]["files"] and "utils/checks/generation.py" not in of["tokenization"]["files"]
-    assert {"utils/training/loop.py", "data/news", "data/fonts", "utils/static"} <= of["mlm_pretraining"]["files"].keys()
+    assert {"utils/training/loop.py", "data/news", "data/fonts", "utils/views/widgets/attention.js"} <= of["mlm_pretraining"]["files"].keys()
     assert len(json.dumps(of["start"], indent=1)) < 8000                          # .ipynb 有大小的上限
     assert outdated(ROOT / "notebooks" / "没有.ipynb", SOURCES[0]) == "输出没有指纹，请运行 course.py build 00"
