@@ -298,7 +298,7 @@ def test_slides_escape_html_and_keep_formulas():
     html = render("一行\n两行 <script>x</script> $a_b$ 和 `$PATH`\n\n$$\\frac{1}{2}$$\n\n| 甲 | 乙 |\n|---|---|\n| 1 | 2 |")
     assert "一行两行" in html and "<script>" not in html and "&lt;script&gt;" in html and "$PATH" in html
     assert html.count("<math") == 2 and "<mfrac>" in html and "<table>" in html
-    assert "见 06 的第 2 节" in render("见 [06](06_mlm.ipynb) 的第 2 节") and "<a" not in render("[甲](b.html)")
+    assert "见 06 的第 2 节" in render("见 [06](b.ipynb) 的第 2 节") and "<a" not in render("[甲](b.html)")
 
 
 def test_long_text_is_cut_to_its_gist():

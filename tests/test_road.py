@@ -19,6 +19,7 @@ from utils.road import KINDS, choose, find, lenders, maker, road, stop_of
 from utils.views.figures.course_map import fingerprint as map_fingerprint
 
 LONG = "clm_finetuning"                                   # 从附带的 MLM 练起，smoke 也要六分钟；手工试过，不放进每次的测试
+OWN_COURSES = ("test_course.py", "test_bootstrap.py", "test_offline_pack.py")    # 自己搭一个小课程，要用成品的名字
 OWN = [stop.topic for stop in road() if stop.takes_own and stop.topic != LONG]
 
 
@@ -39,8 +40,8 @@ def test_no_number_is_written_by_hand():
     wrong = []
     for pattern in ("utils/**/*.*", "tools/**/*.py", "tests/**/*.py", "notebooks/src/*.py", "notebooks/terms.tsv"):
         for path in ROOT.glob(pattern):
-            if path.suffix not in (".py", ".js", ".css", ".tsv") or path.name in ("test_course.py", "test_bootstrap.py", "test_offline_pack.py"):
-                continue                                  # 这三份测试自己搭一个小课程，要用成品的名字
+            if path.suffix not in (".py", ".js", ".css", ".tsv") or path.name in OWN_COURSES:
+                continue
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
                 known = path.name in ("pages.py", "links.py", "test_road.py")                  # 它们正是讲怎样改写编号的
                 if not known and re.search(rf"\b\d\d_({topics})\b|\bnb\d\d\b|\]\(\d\d_\w+\.ipynb\)", line):
@@ -131,9 +132,11 @@ def small(tmp_path, monkeypatch):
     (folder / "road.toml").write_text(stop_text("one") + stop_text("two", makes="mlm") + stop_text("three", mlm="own"), encoding="utf-8")
     for topic in ("one", "two", "three"):
         (folder / "src" / f"{topic}.py").write_text(SOURCE.format(topic=topic), encoding="utf-8")
-    (tmp_path / "README.md").write_text("见 [02](notebooks/02_three.ipynb) 和 02_three。\n<!-- road:table -->\n<!-- /road -->\n", encoding="utf-8")
+    (tmp_path / "README.md").write_text("见 [02](notebooks/02_three.ipynb) 和 02_three。\n<!-- road:table -->\n<!-- /road -->\n",
+                                        encoding="utf-8")
     (tmp_path / "docs" / "teacher" / "three.md").write_text("# 02 三：[01](two.md)\n", encoding="utf-8")
-    (folder / "terms.tsv").write_text("种类\t写法\t英文\t意思\t首见\n术语\t三\tthree\t三\tthree\n术语\t一\tone\t一\tone\n", encoding="utf-8")
+    terms = "种类\t写法\t英文\t意思\t首见\n术语\t三\tthree\t三\tthree\n术语\t一\tone\t一\tone\n"
+    (folder / "terms.tsv").write_text(terms, encoding="utf-8")
     write_map(folder / "figures" / "course_map.png", folder=folder)
     monkeypatch.setattr(manage, "execute", lambda source, preset, records=None: Result(
         stop_of(source).name, 1, 1, None, new_notebook(cells=links.read_cells(source))))
@@ -185,8 +188,10 @@ def test_what_check_says_of_the_road(small):
     (small / "src" / "stray.py").write_text(SOURCE.format(topic="stray"), encoding="utf-8")
     (small / "src" / "two.py").unlink()
     source = small / "src" / "one.py"
-    source.write_text(source.read_text(encoding="utf-8").replace("# # 题目", "# # 00 题目").replace("见 [[one]]", "**下一本**：[[three]]，[[four]]"), encoding="utf-8")
+    text = source.read_text(encoding="utf-8").replace("# # 题目", "# # 00 题目").replace("见 [[one]]", "**下一本**：[[three]]，[[four]]")
+    source.write_text(text, encoding="utf-8")
     problems = "\n".join(lint.check(small))
-    for said in ("src/stray.py：road.toml 里没有它", "road.toml：src 里没有 two.py", "大标题里不要写编号", "[[four]]：road.toml 里没有这个题目",
+    for said in ("src/stray.py：road.toml 里没有它", "road.toml：src 里没有 two.py", "大标题里不要写编号",
+                 "[[four]]：road.toml 里没有这个题目",
                  "「下一本」写的是 02_three，路上的下一本是 01_two"):
         assert said in problems, problems

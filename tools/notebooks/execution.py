@@ -125,8 +125,8 @@ def execute(source: Path, preset: str | None = None, records: Path | None = None
     """
     nb, name = nbformat.v4.new_notebook(cells=read_cells(source)), stop_of(source).name
     env = dict(os.environ, PYTHONUTF8="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
-    for name in ("COURSE_RECORDS", "MPLBACKEND"):
-        env.pop(name, None)
+    for variable in ("COURSE_RECORDS", "MPLBACKEND"):
+        env.pop(variable, None)
     if preset:
         env["COURSE_PRESET"] = preset
     if records:

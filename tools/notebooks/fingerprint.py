@@ -110,8 +110,8 @@ def fingerprint(source: Path) -> dict:
         (path, unit) for path, units in modules.items() if path.relative_to(root).as_posix() not in GIVERS for unit in units]
     read = {path.parent / name if name.startswith("./") else root / name for path, unit in readers for name in unit.files}
     files |= {path: hash_files(path) for path in read if path.exists()}
-    earlier = {stop.topic: digest(json.dumps(fingerprint(source.with_name(f"{stop.topic}.py")), sort_keys=True))
-               for stop in lenders(source.stem, source.parent.parent)}
+    lent = [path for stop in lenders(source.stem, source.parent.parent) if (path := source.with_name(f"{stop.topic}.py")).exists()]
+    earlier = {path.stem: digest(json.dumps(fingerprint(path), sort_keys=True)) for path in lent}
     return {"code": digest(*(facts.digest for facts in cells)),
             "files": {path.relative_to(root).as_posix(): files[path] for path in sorted(files)}, "notebooks": earlier}
 
