@@ -287,7 +287,7 @@ def test_the_real_course():
     assert of["scale_up"]["notebooks"] == {}
     assert "utils/train.py" in of["scale_up"]["files"] and "utils/train.py" not in of["tokenization"]["files"]
     assert "utils/checks/generation.py" in of["start"]["files"] and "utils/checks/generation.py" not in of["tokenization"]["files"]
-    used = {"utils/training/loop.py", "data/news", "data/fonts", "utils/views/widgets/attention.js"}
+    used = {"utils/training/loop.py", "data/news", "data/fonts", "utils/views/widgets/widgets.css"}
     assert used <= of["mlm_pretraining"]["files"].keys()
     assert len(json.dumps(of["start"], indent=1)) < 8000                          # .ipynb 有大小的上限
     assert outdated(ROOT / "notebooks" / "没有.ipynb", SOURCES[0]) == "输出没有指纹，请运行 course.py build 00"
