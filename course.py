@@ -26,7 +26,10 @@ NEEDS = {"run": "tools/notebooks", "build": "tools/notebooks", "test": "tests", 
 
 if sys.version_info >= MIN_PYTHON:                # 更旧的读不懂它们；main 会说明白，然后停下
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))      # 设了 PYTHONSAFEPATH 时，Python 自己不加
+    from pathlib import Path
+
     from tools.install import base, browser, here, offline, venv
+    from utils import road  # 只用标准库
     base.MIN_PYTHON, base.SUPPORTED = MIN_PYTHON, SUPPORTED
 
 HELP = """\
@@ -35,7 +38,7 @@ HELP = """\
 用法：{me} 命令 [NN …] [选项] [-- 其他参数]
 
 命令
-  lab            打开 JupyterLab，从 00_start 学起（第一次会先安装，约几分钟）
+  lab            打开 JupyterLab，从第一本 notebook 学起（第一次会先安装，约几分钟）
   run [NN …]     在命令行里运行 notebook，最后给出一张用时和内存的表
   build [NN …]   运行 notebooks/src/*.py，重新生成 notebooks/*.ipynb（维护者用）
   test           跑全部测试，并以 smoke 预设运行每一本 notebook；有两个核心就分两份同时跑，
@@ -129,25 +132,13 @@ def is_new_enough(python):
 # ---------------------------------------------------------------- 命令
 
 
-def notebook_names():
-    """notebooks/src 里有哪些 notebook，例如 ["00_start", …]。"""
-    folder = os.path.join(base.ROOT, "notebooks", "src")
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(n[:-3] for n in names if re.match(r"\d\d_\w+\.py$", n))
-
-
 def choose_notebooks(words):
-    """把「2」「02」「02_tokenization」或路径都认成 notebook 的名字。"""
-    names, chosen = notebook_names(), []
-    for word in words:
-        stem = re.split(r"[\\/]", word)[-1].rsplit(".", 1)[0]
-        number = "%02d" % int(stem) if stem.isdigit() else None
-        hits = [n for n in names if n == stem or n[:2] == number]
-        if not hits:
-            raise base.Stop("没有编号为「%s」的 notebook。现有：\n%s"
-                       % (word, "\n".join("    " + n for n in names) or "    （一本也没有）"), 2)
-        chosen += [n for n in hits if n not in chosen]
-    return chosen
+    """把「2」「02」「tokenization」「02_tokenization」或路径都认成 notebook 的名字。"""
+    stems = [re.split(r"[\\/]", word)[-1].rsplit(".", 1)[0] for word in words]
+    try:
+        return [stop.name for stop in road.choose(stems, Path(base.ROOT, "notebooks"))] if words else []
+    except ValueError as error:
+        raise base.Stop(str(error), 2)
 
 
 def did_you_mean(word, options):
@@ -212,8 +203,9 @@ def command_line(command, names, extra, python):
     if command == "pack":
         return [python, "-m", "tools.pack"] + names
     line = [python, "-m", "jupyterlab"]
-    if os.path.exists(os.path.join(base.ROOT, "notebooks", "00_start.ipynb")):
-        line.append("--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb")
+    first = "notebooks/%s.ipynb" % next((stop.name for stop in road.road(Path(base.ROOT, "notebooks"))), "")
+    if os.path.exists(os.path.join(base.ROOT, first)):
+        line.append("--LabApp.default_url=/lab/tree/" + first)
     # root_dir 让文件栏显示整个课程；后两项关掉新闻和更新检查，离线时就没有等待和弹窗
     line += ["--ServerApp.root_dir=" + base.ROOT, "--LabApp.news_url=None",
              "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]

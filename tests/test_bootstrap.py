@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from test_course import copy_door
+from test_course import copy_door, write_road
 
 from tools.notebooks import colab as bootstrap
 from utils.paths import ROOT
@@ -48,6 +48,7 @@ class Colab:
         copy_door(self.repo)
         (self.repo / "requirements.txt").write_text("torch>=0.5\nalpha>=1.0\n")
         (self.repo / "constraints.txt").write_text("torch==2.0\nalpha==1.0\n")
+        write_road(self.repo / "notebooks", "start")
         (self.repo / "notebooks" / "00_start.ipynb").write_text("{}")
         for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
             subprocess.run(["git", *command], cwd=self.repo, check=True)

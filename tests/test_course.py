@@ -66,6 +66,17 @@ def copy_door(folder: Path) -> None:
     shutil.copy(ROOT / "course.py", folder)
     shutil.copytree(ROOT / "tools" / "install", folder / "tools" / "install", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "tools" / "__init__.py", folder / "tools")
+    (folder / "utils").mkdir()
+    for name in ("__init__.py", "paths.py", "road.py"):
+        shutil.copy(ROOT / "utils" / name, folder / "utils")
+
+
+def write_road(folder: Path, *topics: str) -> None:
+    """在 folder（notebooks/）里写一份 road.toml，依次是这几本。"""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = (f'[[notebook]]\ntopic = "{topic}"\ntitle = "题"\nseal = "字"\nquestion = ["问？"]\nenglish = "?"\nread = 1\nrun = 1\n'
+            "practise = 1\n" for topic in topics)
+    (folder / "road.toml").write_text("".join(rows), encoding="utf-8")
 
 
 # ---------------------------------------------------------------- 旧 Python
@@ -172,13 +183,10 @@ def test_wrong_words_get_a_hint(words, expected):
 
 
 def test_wrong_notebook_lists_what_there_is(course):
-    folder = Path(base.ROOT, "notebooks", "src")
-    folder.mkdir(parents=True)
-    for name in ("00_start", "02_tokenization"):
-        (folder / f"{name}.py").write_text("")
-    assert course.choose_notebooks(["2", "00", "02_tokenization", "notebooks/src/00_start.py"]) == [
+    write_road(Path(base.ROOT, "notebooks"), "start", "background", "tokenization")
+    assert course.choose_notebooks(["2", "00", "02_tokenization", "notebooks/src/start.py", "notebooks/00_start.ipynb"]) == [
         "02_tokenization", "00_start"]
-    with pytest.raises(base.Stop, match="没有编号为「7」的 notebook") as stop:
+    with pytest.raises(base.Stop, match="没有「7」这一本 notebook") as stop:
         course.choose_notebooks(["7"])
     assert "00_start" in stop.value.text and "02_tokenization" in stop.value.text and stop.value.code == 2
 
@@ -419,14 +427,12 @@ class Project:
         self.root = base / "我的 课程"
         self.wheels = base / "wheels"
         (self.root / "notebooks" / "src").mkdir(parents=True)
-        (self.root / "utils").mkdir()
         self.wheels.mkdir()
         copy_door(self.root)
         (self.root / "tools" / "notebooks").mkdir()
         (self.root / "tools" / "notebooks" / "__main__.py").write_text(TELL, encoding="utf-8")
         (self.root / "tests").mkdir()
-        for name in ("00_start", "02_tokenization"):
-            (self.root / "notebooks" / "src" / f"{name}.py").write_text("")
+        write_road(self.root / "notebooks", "start", "background", "tokenization")
         (self.root / "notebooks" / "00_start.ipynb").write_text("{}")
         self.require("ipykernel>=1.0", "jupyterlab>=1.0", "pytest>=1.0", "alpha>=1.0")
         (self.root / "constraints.txt").write_text("alpha==1.0\n")
