@@ -197,7 +197,7 @@ def looped_positions(mask):
 
 
 RIGHT = {
-    "02.utf8_decode": [by_bits, lambda data: np.frombuffer(str(data, "utf-8").encode("utf-32-le"), dtype=np.uint32)],
+    "tokenization.utf8_decode": [by_bits, lambda data: np.frombuffer(str(data, "utf-8").encode("utf-32-le"), dtype=np.uint32)],
     "tokenization.best_pair": [sorted_pairs, lambda words: min((-sum(n for u, n in words.items() for p in zip(u, u[1:]) if p == q), q)
                                                      for u in words for q in zip(u, u[1:]))[1]],
     "tokenization.longest_match": [recursive_match, regular_match],

@@ -147,7 +147,7 @@ spoiled_shares = Value(
 )
 
 t5_lengths = Value(
-    "05.t5_lengths",
+    "objectives.t5_lengths",
     expected=[2, 27], form="两个整数的列表 [段数, 目标的长度]", rtol=0,
     ask="照着 corrupt_spans 的头两行，把 160、0.15、10 代进去；再数一数 targets 里有哪几种东西。",
     mistakes=(

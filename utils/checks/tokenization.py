@@ -37,7 +37,7 @@ def _decode(data: bytes, shift: int = 6, mask: int = 0x3F, keep_head: bool = Fal
 
 
 utf8_decode = Function(
-    "02.utf8_decode",
+    "tokenization.utf8_decode",
     reference=lambda data: [ord(char) for char in data.decode("utf-8")],
     cases=_texts,
     ask="挑一个三字节的汉字，把三个字节写成二进制，照第 2 节的表圈出 x 的那些位：你的代码取的是同样的位吗？",
