@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sharing import topic_of
 
 from utils.models.checkpoints import KINDS
 from utils.road import maker, road
 
 MAKES = {stop.topic: stop.makes for stop in road() if stop.makes}
 USES = {stop.topic: kind for stop in road() for kind in KINDS if getattr(stop, kind) in ("own", "both")}
-TOPICS = {stop.name: stop.topic for stop in road()}
-
-
-def topic_of(path: Path) -> str:
-    """一本的题目：path 是它的源，或构建好的 .ipynb。"""
-    return TOPICS.get(path.stem, path.stem)
 
 
 def came_before(item: pytest.Item) -> set[str]:

@@ -7,11 +7,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-import chain
 import pytest
 
+from utils.road import road  # 不导入 torch 和 transformers：conftest.py 还没有设好环境变量
+
 BROWSER = "tests/browser/"
+
+
+def topic_of(path: Path) -> str:
+    """一本的题目：path 是它的源，或构建好的 .ipynb。"""
+    return {stop.name: stop.topic for stop in road()}.get(path.stem, path.stem)
 
 
 def by_file(config: pytest.Config, log):
@@ -36,7 +43,7 @@ def _notebooks(items: Sequence[pytest.Item], test: str, **wanted: str) -> dict[s
     found = {}
     for item in items:
         if getattr(item, "originalname", "") == test and all(item.callspec.params[key] == value for key, value in wanted.items()):
-            found[chain.topic_of(item.callspec.params["notebook"])] = item
+            found[topic_of(item.callspec.params["notebook"])] = item
     return found
 
 

@@ -14,11 +14,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import chain  # noqa: E402
 import lab  # noqa: E402
+import sharing  # noqa: E402
 
 from utils.road import road  # noqa: E402
 
 NOTEBOOKS = [path for stop in road() if (path := lab.ROOT / "notebooks" / f"{stop.name}.ipynb").exists()]
-IN_NOTEBOOK7 = [book for book in NOTEBOOKS if chain.topic_of(book) in ("start", "self_attention")]   # 有小部件、跑得快的两本
+IN_NOTEBOOK7 = [book for book in NOTEBOOKS if sharing.topic_of(book) in ("start", "self_attention")]   # 有小部件、跑得快的两本
 CASES = [*(("lab", book) for book in NOTEBOOKS), *(("notebook", book) for book in IN_NOTEBOOK7)]
 WHOLE = {"notebook-extension/tracker": {"windowingMode": "none"}}              # 屏幕外的单元格也留在页面里，才数得全
 pytestmark = [pytest.mark.browser_notebooks,
@@ -160,7 +161,7 @@ def test_run_all_draws_everything_without_the_network(open_app, app, notebook, r
     opened.run_all()
     try:
         assert opened.cell_errors() == []
-        links = chain.broken_links(chain.topic_of(notebook), chain.came_before(request.node), opened.said(), opened.outputs / "smoke")
+        links = chain.broken_links(sharing.topic_of(notebook), chain.came_before(request.node), opened.said(), opened.outputs / "smoke")
         assert links == []
         print(f"{app} {notebook.stem}：全部运行 {time.monotonic() - began:.0f} 秒")
         survey = settled(opened)
@@ -168,7 +169,7 @@ def test_run_all_draws_everything_without_the_network(open_app, app, notebook, r
         frames = opened.page.query_selector_all("iframe[srcdoc]")
         still = [f"第 {n} 个框" for n, handle in enumerate(frames) if not move_in_a_frame(handle.content_frame())]
         widgets = [one for one in survey if one["kind"] == "widget"]
-        least = LIVELY.get(chain.topic_of(notebook), (0, 0))
+        least = LIVELY.get(sharing.topic_of(notebook), (0, 0))
         assert len([one for one in widgets if one["controls"]]) >= least[0] and len(frames) >= least[1]
         for one in widgets:
             node = opened.page.evaluate_handle(NODE, [one["cell"], one["output"]]).as_element()
