@@ -48,7 +48,7 @@ def modules(root: Path, *packages: str) -> dict[str, Path]:
 
 
 def arrows(root: Path, *packages: str) -> Counter[tuple[str, str]]:
-    """模块 → 它导入的模块，和导入了几项。`from utils.checks import nb05` 里的 nb05 是模块，就算那个模块。"""
+    """模块 → 它导入的模块，和导入了几项。`from utils.checks import objectives` 里的 objectives 是模块，就算那个模块。"""
     known = modules(root, *packages)
     found: Counter[tuple[str, str]] = Counter()
     for module, path in known.items():
