@@ -218,7 +218,7 @@ def test_bad_options_are_explained(call, words):
 def test_no_invisible_character_in_the_sources():
     """源码里的特殊字符都写成 \\u 的样子，读得出来；表情里的除外。"""
     for name in ("utils/sources/characters.py", "utils/sources/cleaning.py", "utils/sources/dedup.py", "tests/test_cleaning.py"):
-        text = (Path(characters.__file__).parents[1] / name).read_text(encoding="utf-8")
+        text = (Path(characters.__file__).parents[2] / name).read_text(encoding="utf-8")
         assert strip_invisible(text) == text, name
 
 
