@@ -149,5 +149,5 @@ def test_licence_names_the_three_parts():
 
 def test_kernel_files_are_ignored_by_git():
     rules = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
-    for rule in (".venv/", "outputs/", ".ipynb_checkpoints/", "__pycache__/", ".venv.lock"):
+    for rule in (".venv", "outputs/", ".ipynb_checkpoints/", "__pycache__/", ".venv.lock"):
         assert rule in rules
