@@ -168,7 +168,9 @@ def graded(released, tmp_path_factory):
         "def mlm_loss(logits, labels):\n    return logits.sum()")})
     precious = folder / "别人的东西.txt"
     precious.write_text("不该读到，不该删掉", encoding="utf-8")
-    nosy = (f"import os\nfor act in (lambda: open({str(precious)!r}).read(), lambda: os.remove({str(precious)!r}), "
+    answers = str(ROOT / "notebooks" / "src" / f"{BOOK}.py")
+    nosy = (f"import os\nfor act in (lambda: open({answers!r}).read(), lambda: open({str(precious)!r}).read(), "
+            f"lambda: os.remove({str(precious)!r}), "
             f"lambda: os.listdir({str(folder)!r}), lambda: open({str(precious)!r}, 'w')):\n"
             "    try:\n        act()\n    except PermissionError:\n        continue\n    return logits.sum()\n" + RIGHT)
     hand_in(released, folder, "翻别人的东西", function(nosy))
