@@ -9,7 +9,7 @@ import pytest
 
 from utils.paths import ROOT
 
-PLACES = ("utils/**/*.py", "tools/**/*.py", "docs/**/*.md", "data/**/*.md", "*.md")
+PLACES = ("utils/**/*.py", "notebooks/src/*.py", "tools/**/*.py", "docs/**/*.md", "data/**/*.md", "*.md")
 FILES = [path for place in PLACES for path in sorted(ROOT.glob(place))]
 NAMES = {path.name for folder in ("utils", "tools", "tests", "notebooks/src") for path in (ROOT / folder).rglob("*.py")} | {"course.py"}
 WRITTEN = {"NN_name.py", "nbgrader_config.py"}                   # 前者代表任何一本，后者是发布时写出来的

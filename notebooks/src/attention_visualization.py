@@ -676,7 +676,7 @@ check.same_word(same_word)
 # 打分：
 #
 # ```python
-# from utils.training.objectives import word_index
+# from utils.training import word_index
 # first = word_index(doc["intro"])
 # words = torch.tensor([-1, *first, -1, *(first[-1] + 1 + w for w in word_index(doc["body"])), -1])    # (T,)
 # goal = same_word(words)

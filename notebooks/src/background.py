@@ -756,7 +756,7 @@ for loss_type in (None, "ForCausalLM"):
 # <details><summary>参考答案</summary>
 #
 # ```python
-# from utils.tokenization.baselines import unigram_nats
+# from utils.tokenization import unigram_nats
 # print([round(unigram_nats(rest[:n], held, len(letters)), 2) for n in sizes])
 # ```
 # 一元模型要学的只有几千个频率，很快就学完了，后面几乎不动；二元模型要学几百万个字对，数据越多越好。模型越大，越吃数据。

@@ -112,7 +112,7 @@ _ = ax.set(title="一条序列有多长", xlabel="长度（词元）", ylabel="�
 #
 # [[objectives]] 亲手写过 BERT 的遮盖（Devlin 等，2019）：每个词元以 15% 的概率被选中，选中的里面 80% 换成 `[MASK]`，
 # 10% 换成随机词元，
-# 10% 保持原样。它收在 `utils.training.objectives.mask_tokens` 里。用 $m_i\in\{0,1\}$ 表示位置 $i$ 是否被选中，$\tilde{x}$ 是盖过的序列，
+# 10% 保持原样。它收在 `utils.training.mask_tokens` 里。用 $m_i\in\{0,1\}$ 表示位置 $i$ 是否被选中，$\tilde{x}$ 是盖过的序列，
 # 损失只算被选中的位置：
 #
 # $$\mathcal{L}=-\frac{1}{\sum_i m_i}\sum_i m_i\,\log p_\theta(x_i\mid \tilde{x})$$
@@ -324,7 +324,7 @@ assert not different, f"这些设置不一样：{different}"
 # `train` 只做三件事：建 `Trainer(model=…, args=…, train_dataset=…, data_collator=…)`，挂上记录损失、画进度和存进度的回调
 # （callback），调用 `trainer.train()`。进度每隔不到一分钟存一次，停了再运行这一格，就接着练。
 #
-# 还有两处省时间的地方，损失和梯度一点不变（`utils.training.targets_only`）：词表头又宽又贵（C × V），只在有标签的位置算；
+# 还有两处省时间的地方，损失和梯度一点不变（utils/training/losses.py 的 `targets_only`）：词表头又宽又贵（C × V），只在有标签的位置算；
 # 这些位置的个数、序列的长度都补到整倍数，矩阵的形状少了，CPU 就不必每一步都重新准备乘法。
 # 每一处各值多少，`python -m tools.benchmarks.pretraining` 在你的机器上量给你看。
 #
@@ -537,7 +537,7 @@ assert after_score.max() > 3 / T, "抄写头没有学会抄写"
 # 可是它在内部把标签错开了一位：位置 $i$ 的输出被要求说出 $i+1$ 处盖住的字，而 $i$ 自己的字明明看得见。
 #
 # 对的、错的各练一个，步数、数据、次序都一样。为了快，从这里到第 10 节只用体育类的导语，模型缩到 2 层 × 128 维，
-# 练起来用 `utils.training.finetuning.adapt`：与 `train` 相同，只是不画曲线、不存进度。每条另记下每个词元属于第几个词，第 10 节要用。
+# 练起来用 `utils.training.adapt`：与 `train` 相同，只是不画曲线、不存进度。每条另记下每个词元属于第几个词，第 10 节要用。
 
 # %%
 from dataclasses import replace

@@ -570,7 +570,7 @@ with torch.no_grad():
 lesson.record("与 Hugging Face 层的最大差", gap)
 
 # %% [markdown]
-# 三个都相等。从下一本起，我们直接从 `utils.models.attention` 导入它；那里只有一份，和你刚写的是同一个东西：
+# 三个都相等。从下一本起，我们直接从 `utils.models` 导入它；那里只有一份，和你刚写的是同一个东西：
 
 # %%
 from utils.models import MultiHeadSelfAttention as PackagedAttention
