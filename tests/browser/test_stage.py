@@ -204,9 +204,9 @@ def test_both_playgrounds_redraw_within_100_ms(scene, tmp_path):
         ax.barh(list(text[n:n + 8]), range(1, 9))
         pictures.append(base64.b64encode(figure_png(figure)).decode())
     scene.open('<meta charset="utf-8"><div id="play" class="course-font"></div><img id="picture">', tmp_path)
-    scene.within_100_ms("02 的操场重画", lambda: scene.page.evaluate(PLAY, [pages, fonts]))
+    stage.within_100_ms(scene.page, "02 的操场重画", lambda: scene.page.evaluate(PLAY, [pages, fonts]))
     assert scene.page.locator("#play .course-tok").count() > 1200
-    scene.within_100_ms("06 的操场重画", lambda: scene.page.evaluate(SHOW, pictures))
+    stage.within_100_ms(scene.page, "06 的操场重画", lambda: scene.page.evaluate(SHOW, pictures))
 
 
 REDRAW = """(steps) => steps.map(([name, value]) => {
@@ -221,5 +221,5 @@ REDRAW = """(steps) => steps.map(([name, value]) => {
 def test_the_stepper_redraws_64_tokens_of_64_dimensions_within_100_ms(scene, tmp_path):
     scene.show(AttentionStepper(vectors(COMMON, 64, causal=True), token=60, step=4), tmp_path)
     steps = [["token", 7 * n % 60] for n in range(1, 12)] + [["step", n] for n in (0, 2, 4, 1, 3)]
-    scene.within_100_ms("步进图重画", lambda: scene.page.evaluate(REDRAW, steps))
+    stage.within_100_ms(scene.page, "步进图重画", lambda: scene.page.evaluate(REDRAW, steps))
     assert scene.page.locator(".hz-picture *").count() < 1500

@@ -359,4 +359,4 @@ def test_a_240_character_article_is_redrawn_within_100_ms(scene, made, written, 
     kinds = {"整篇": [shorter, whole | {"font": ""}, shorter, whole | {"font": ""}, shorter], "新字": last,
              "点一个字": [{"click": n} for n in (3, 50, 120, 200, 231)]}
     for kind, messages in kinds.items():
-        scene.within_100_ms(f"写作台重画，{kind}", lambda messages=messages: scene.page.evaluate(REDRAW, messages))
+        stage.within_100_ms(scene.page, f"写作台重画，{kind}", lambda messages=messages: scene.page.evaluate(REDRAW, messages))
