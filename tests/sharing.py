@@ -7,10 +7,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
+from utils.road import road  # 不导入 torch 和 transformers：conftest.py 还没有设好环境变量
+
 BROWSER = "tests/browser/"
+
+
+def topic_of(path: Path) -> str:
+    """一本的题目：path 是它的源，或构建好的 .ipynb。"""
+    return {stop.name: stop.topic for stop in road()}.get(path.stem, path.stem)
 
 
 def by_file(config: pytest.Config, log):
@@ -31,11 +39,11 @@ def longest_first(items: Sequence[pytest.Item]) -> list[pytest.Item]:
 
 
 def _notebooks(items: Sequence[pytest.Item], test: str, **wanted: str) -> dict[str, pytest.Item]:
-    """测试 test 要跑的 notebook：{名字：测试}；wanted 是别的参数要取的值。"""
+    """测试 test 要跑的 notebook：{题目：测试}；wanted 是别的参数要取的值。"""
     found = {}
     for item in items:
         if getattr(item, "originalname", "") == test and all(item.callspec.params[key] == value for key, value in wanted.items()):
-            found[item.callspec.params["notebook"].stem] = item
+            found[topic_of(item.callspec.params["notebook"])] = item
     return found
 
 
@@ -47,5 +55,5 @@ def run_in_a_browser_too(items: Sequence[pytest.Item], browser_works: Callable[[
     """
     drawn = _notebooks(items, "test_run_all_draws_everything_without_the_network", app="lab")
     kernel = _notebooks(items, "test_notebook_runs")
-    twice = [item for stem, item in kernel.items() if stem in drawn]
+    twice = [item for topic, item in kernel.items() if topic in drawn]
     return twice if twice and browser_works() else []

@@ -5,8 +5,8 @@ import random
 import pytest
 from test_grammar import write
 
-from utils.ambiguity import AmbiguityChecker, Trie
-from utils.corpus import news_grammar
+from tools.corpus.ambiguity import AmbiguityChecker, Trie
+from utils.corpus.news import news_grammar
 
 WORDS = "甲\n甲乙\n丙"
 SCHEMA = r'''

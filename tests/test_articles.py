@@ -6,8 +6,8 @@ from itertools import combinations
 
 import pytest
 
-from utils.articles import KEYS, load_articles, read_articles
-from utils.corpus import load_corpus
+from utils.corpus.news import load_corpus
+from utils.sources.articles import KEYS, load_articles, read_articles
 
 CATEGORIES = set("天气 体育 交通 教育 农业 健康 民生 文化 科技 环境 商业 旅游".split())
 STYLES = set("plain dialect rare allusion net mixed traditional emoji".split())

@@ -1,4 +1,4 @@
-"""utils.attention：与 PyTorch、Hugging Face 的实现相等，掩码不漏，错误说得清楚。"""
+"""utils.models.attention：与 PyTorch、Hugging Face 的实现相等，掩码不漏，错误说得清楚。"""
 
 import math
 
@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from utils import attention as A
+from utils.analysis import reading
+from utils.models import attention as A
 
 SENTENCE = "今天是个好日子"
 
@@ -156,7 +157,7 @@ def test_from_bert_layer_copies_and_refuses_other_layers():
 @pytest.mark.parametrize("mask", [None, "causal", "padding", "nobody"])
 def test_the_notebook_agrees(mask):
     """03 手写的注意力、掩码、多头，与 utils 的一比特不差；参数的名字也一样。"""
-    hand = handmade("03_self_attention", "attend", "causal_mask", "padding_mask", "MultiHeadSelfAttention", "one_sentence",
+    hand = handmade("self_attention", "attend", "causal_mask", "padding_mask", "MultiHeadSelfAttention", "one_sentence",
                     torch=torch, nn=nn, math=math)
     real = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
     assert torch.equal(hand["causal_mask"](7), A.causal_mask(7))
@@ -181,7 +182,7 @@ def test_get_attentions_equals_the_model_and_restores_it(tokenizer):
     model.bert.encoder.layer[0].eval()
     before = [module.training for module in model.modules()]
     assert model.config._attn_implementation == "sdpa"  # 默认实现，本来拿不到权重
-    found = A.get_attentions(model, tokenizer, SENTENCE)
+    found = reading.get_attentions(model, tokenizer, SENTENCE)
     assert found.tokens == ["[CLS]", *SENTENCE, "[SEP]"]
     assert found.weights.shape == (2, 4, 9, 9) and (found.layers, found.heads) == (2, 4)
     torch.testing.assert_close(found.weights.sum(-1), torch.ones(2, 4, 9))
@@ -196,12 +197,12 @@ def test_get_attentions_restores_the_model_after_an_error(tokenizer, monkeypatch
     model = tiny_bert().train()
     monkeypatch.setattr(type(model), "forward", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("坏了")))
     with pytest.raises(RuntimeError, match="坏了"):
-        A.get_attentions(model, tokenizer, SENTENCE)
+        reading.get_attentions(model, tokenizer, SENTENCE)
     assert model.config._attn_implementation == "sdpa" and model.training
 
 
 def test_get_attentions_takes_a_pair(tokenizer):
-    tokens = A.get_attentions(tiny_bert(), tokenizer, "今天", "好日子").tokens
+    tokens = reading.get_attentions(tiny_bert(), tokenizer, "今天", "好日子").tokens
     assert tokens == ["[CLS]", "今", "天", "[SEP]", "好", "日", "子", "[SEP]"]
 
 
@@ -210,26 +211,26 @@ def test_get_attentions_takes_a_pair(tokenizer):
     ids=["empty", "blank", "too long", "very long"])
 def test_bad_sentences_are_refused_in_chinese(tokenizer, text, message):
     with pytest.raises(ValueError, match=message):
-        A.get_attentions(tiny_bert(), tokenizer, text)
+        reading.get_attentions(tiny_bert(), tokenizer, text)
 
 
 def test_cap_and_type_of_the_sentence(tokenizer):
     with pytest.raises(ValueError, match="最多画 5 个"):
-        A.get_attentions(tiny_bert(), tokenizer, SENTENCE, max_tokens=5)
+        reading.get_attentions(tiny_bert(), tokenizer, SENTENCE, max_tokens=5)
     with pytest.raises(TypeError, match="字符串"):
-        A.get_attentions(tiny_bert(), tokenizer, 42)
+        reading.get_attentions(tiny_bert(), tokenizer, 42)
 
 
 @pytest.mark.parametrize("decoder", [False, True])
 def test_head_vectors_give_the_models_own_weights(tokenizer, decoder):
     model = tiny_bert(is_decoder=decoder)
-    found = A.get_head_vectors(model, tokenizer, SENTENCE, layer=1, head=2)
+    found = reading.get_head_vectors(model, tokenizer, SENTENCE, layer=1, head=2)
     assert found.q.shape == (9, 8)
     _, weights = A.scaled_dot_product_attention(found.q, found.k, found.v, found.mask)
-    expected = A.get_attentions(model, tokenizer, SENTENCE).weights[1, 2]
+    expected = reading.get_attentions(model, tokenizer, SENTENCE).weights[1, 2]
     torch.testing.assert_close(weights, expected, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="没有第 2 层"):
-        A.get_head_vectors(model, tokenizer, SENTENCE, layer=2)
+        reading.get_head_vectors(model, tokenizer, SENTENCE, layer=2)
 
 
 def merged_by_loop(weights: torch.Tensor, spans: list[tuple[int, int]]) -> torch.Tensor:
@@ -242,9 +243,9 @@ def merged_by_loop(weights: torch.Tensor, spans: list[tuple[int, int]]) -> torch
     return result
 
 
-def random_attentions(tokens: list[str]) -> A.Attentions:
+def random_attentions(tokens: list[str]) -> reading.Attentions:
     generator = torch.Generator().manual_seed(0)
-    return A.Attentions(tokens, torch.randn(2, 3, len(tokens), len(tokens), generator=generator).softmax(-1))
+    return reading.Attentions(tokens, torch.randn(2, 3, len(tokens), len(tokens), generator=generator).softmax(-1))
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ def random_attentions(tokens: list[str]) -> A.Attentions:
     ids=["wordpiece", "words", "nothing to merge"])
 def test_merging_subwords_equals_a_loop_and_keeps_rows_at_one(tokens, groups, spans, words):
     found = random_attentions(tokens)
-    merged = A.merge_subwords(found, groups)
+    merged = reading.merge_subwords(found, groups)
     assert merged.tokens == words
     torch.testing.assert_close(merged.weights, merged_by_loop(found.weights, spans))
     torch.testing.assert_close(merged.weights.sum(-1), torch.ones(2, 3, len(words)))
@@ -265,7 +266,7 @@ def test_merging_subwords_equals_a_loop_and_keeps_rows_at_one(tokens, groups, sp
 
 def test_merging_refuses_labels_of_another_length():
     with pytest.raises(ValueError, match="3 个词元，却收到 2 个标签"):
-        A.merge_subwords(random_attentions(["a", "b", "c"]), [0, 0])
+        reading.merge_subwords(random_attentions(["a", "b", "c"]), [0, 0])
 
 
 def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
@@ -278,8 +279,8 @@ def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
 
 def test_word_groups_come_from_the_tokenizer_and_keep_the_two_texts_apart(tokenizer):
     pieces = wordpiece_tokenizer()
-    assert A.word_groups(pieces, "transformer 模") == [(0, 0)] * 3 + [(0, 1)]
+    assert reading.word_groups(pieces, "transformer 模") == [(0, 0)] * 3 + [(0, 1)]
     # 两段之间没有分隔的词元时，前一段的第 0 个词和后一段的第 0 个词也不能并在一起
-    groups = A.word_groups(pieces, "transformer", "transformer")
-    assert A.merge_subwords(random_attentions(["trans", "##form", "##er"] * 2), groups).tokens == ["transformer"] * 2
-    assert A.word_groups(tokenizer, "今天")[0] is None  # [CLS] 不属于任何词
+    groups = reading.word_groups(pieces, "transformer", "transformer")
+    assert reading.merge_subwords(random_attentions(["trans", "##form", "##er"] * 2), groups).tokens == ["transformer"] * 2
+    assert reading.word_groups(tokenizer, "今天")[0] is None  # [CLS] 不属于任何词

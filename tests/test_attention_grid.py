@@ -1,4 +1,4 @@
-"""utils.attention_figures.attention_grid：每一格就是那一层那一头，放不下时说明白。"""
+"""utils.views.figures.attention.attention_grid：每一格就是那一层那一头，放不下时说明白。"""
 
 import matplotlib
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from utils.attention import Attentions
-from utils.attention_figures import attention_grid, chosen, spread
-from utils.plotting import use_chinese_font
+from utils.analysis.reading import Attentions
+from utils.display.plotting import use_chinese_font
+from utils.views.figures.attention import attention_grid, chosen, spread
 
 
 @pytest.fixture(scope="module", autouse=True)

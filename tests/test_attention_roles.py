@@ -8,14 +8,15 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, BertLMHeadModel
 
-from utils import attention_roles as R
-from utils import head_ablation as A
-from utils.attention import get_attentions
-from utils.corpus import generate
-from utils.environment import choose_preset
-from utils.initialization import prepare_heads
-from utils.tokenization import build_tokenizer
-from utils.training import bert_config, encode_docs, evaluate, fixed_batches, mlm_collator
+from utils.analysis import ablation as A
+from utils.analysis import roles as R
+from utils.analysis.reading import get_attentions
+from utils.corpus.news import generate
+from utils.models.initialization import prepare_heads
+from utils.presets import choose_preset
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.training.batches import bert_config, encode_docs, fixed_batches, mlm_collator
+from utils.training.losses import evaluate
 
 DOC = {"intro": "青禾市下雨，雨大。", "body": "在青禾市，雨停。", "facts": json.dumps(
     [{"name": "city", "value": "青禾市"}, {"name": "w", "value": "雨"}, {"name": "x", "value": "不在"}])}

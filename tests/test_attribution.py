@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import BertForMaskedLM
 
-from utils import attribution as A
-from utils.corpus import generate
-from utils.environment import choose_preset
-from utils.tokenization import build_tokenizer
-from utils.training import bert_config
+from utils.analysis import attribution as A
+from utils.corpus.news import generate
+from utils.presets import choose_preset
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.training.batches import bert_config
 
 
 @pytest.fixture(scope="module")

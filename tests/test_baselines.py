@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from utils.baselines import bigram_nats, bits_per_char, count_targets, neighbour_nats, uniform_nats, unigram_nats
+from utils.tokenization.baselines import bigram_nats, bits_per_char, count_targets, neighbour_nats, uniform_nats, unigram_nats
 
 
 def test_uniform_is_log_vocabulary():

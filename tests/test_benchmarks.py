@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import pretraining as B
+from tools.benchmarks import pretraining as B
 
 
 class Pretend(B.Bench):

@@ -1,4 +1,4 @@
-"""utils.bert：装上任何 BertForMaskedLM、BertLMHeadModel 的权重，logits 相等；因果模式一点不漏；与 04 手写的相等。"""
+"""utils.models.bert：装上任何 BertForMaskedLM、BertLMHeadModel 的权重，logits 相等；因果模式一点不漏；与 04 手写的相等。"""
 
 import re
 
@@ -11,9 +11,9 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertLMHeadModel
 from transformers.activations import ACT2FN
 
-from utils import attention as A
-from utils.bert import RENAMES, Bert
-from utils.checkpoints import find_checkpoint, load_checkpoint
+from utils.models import attention as A
+from utils.models.bert import RENAMES, Bert
+from utils.models.checkpoints import find_checkpoint, load_checkpoint
 
 SHAPES = [dict(num_hidden_layers=1, hidden_size=24, num_attention_heads=2, intermediate_size=50),
           dict(num_hidden_layers=3, hidden_size=36, num_attention_heads=9, intermediate_size=20, type_vocab_size=1),
@@ -140,7 +140,7 @@ def test_gradients_of_the_whole_model():
 
 @pytest.mark.parametrize("cls", [BertForMaskedLM, BertLMHeadModel])
 def test_the_notebook_agrees(cls):
-    hand = handmade("04_transformer", *NOTEBOOK, nn=nn, F=F, torch=torch, re=re, ACT2FN=ACT2FN, **{
+    hand = handmade("transformer", *NOTEBOOK, nn=nn, F=F, torch=torch, re=re, ACT2FN=ACT2FN, **{
         n: getattr(A, n) for n in ("MultiHeadSelfAttention", "causal_mask", "padding_mask", "scaled_dot_product_attention")})
     assert tuple(hand["RENAMES"]) == RENAMES
     model = hub_model(cls, **SHAPES[1])
@@ -153,4 +153,4 @@ def test_the_notebook_agrees(cls):
 
 
 def test_the_notebooks_bert_is_about_120_lines():
-    assert 80 <= source_lines("04_transformer", *NOTEBOOK) <= 130
+    assert 80 <= source_lines("transformer", *NOTEBOOK) <= 130

@@ -1,4 +1,4 @@
-"""utils.bertviz_views：页面自带一切、词元只当文字、大小有上限、没画的写明白、neuron 视图的注意力就是模型的。"""
+"""utils.views.bertviz.views：页面自带一切、词元只当文字、大小有上限、没画的写明白、neuron 视图的注意力就是模型的。"""
 
 import html
 import json
@@ -10,11 +10,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel, PreTrainedTokenizerFast
 
-from utils import bertviz_page as P
-from utils import bertviz_views as V
-from utils.attention import Attentions, encode_text, get_attentions
-from utils.bertviz_neuron import neuron_layers, old_bert
-from utils.tokenization import build_tokenizer
+from utils.analysis.reading import Attentions, encode_text, get_attentions
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.views.bertviz import page as P
+from utils.views.bertviz import views as V
+from utils.views.bertviz.neuron import neuron_layers, old_bert
 
 TEXT, PAIR = "昨天北京队赢了。", "今天是个好日子"
 VIEWS = ("head", "model", "neuron")

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from test_course import copy_door, write_road
 
-from utils import bootstrap
-from utils.environment import ROOT
+from tools.notebooks import colab as bootstrap
+from utils.paths import ROOT
 
 TELL = "\nimport os\nprint('现在在', os.getcwd(), flush=True)"
 
@@ -44,9 +45,10 @@ class Colab:
         wheel(self.wheels, "torch", "1.0")
         wheel(self.wheels, "torch", "2.0")
         wheel(self.wheels, "alpha", "1.0", "torch>=0.5")
-        shutil.copy(ROOT / "course.py", self.repo)
+        copy_door(self.repo)
         (self.repo / "requirements.txt").write_text("torch>=0.5\nalpha>=1.0\n")
         (self.repo / "constraints.txt").write_text("torch==2.0\nalpha==1.0\n")
+        write_road(self.repo / "notebooks", "start")
         (self.repo / "notebooks" / "00_start.ipynb").write_text("{}")
         for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
             subprocess.run(["git", *command], cwd=self.repo, check=True)

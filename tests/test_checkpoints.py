@@ -7,10 +7,13 @@ import torch
 from datasets import Dataset
 from transformers import BertForMaskedLM, BertLMHeadModel
 
-from utils import checkpoints as C
-from utils.environment import DATA, PRESETS, SHIPPED, set_seed
-from utils.tokenization import build_tokenizer, check_vocabulary, course_tokenizer, vocabulary_id
-from utils.training import bert_config, clm_collator, encode_docs, evaluate, fixed_batches, train, training_arguments
+from utils.models import checkpoints as C
+from utils.paths import DATA, SHIPPED
+from utils.presets import PRESETS, set_seed
+from utils.tokenization.tokenizer import build_tokenizer, check_vocabulary, course_tokenizer, vocabulary_id
+from utils.training.batches import bert_config, clm_collator, encode_docs, fixed_batches
+from utils.training.loop import train, training_arguments
+from utils.training.losses import evaluate
 
 SMOKE = PRESETS["smoke"]
 TEXTS = ["今天是个大晴天", "青禾市昨天下了一场雨"]
@@ -77,16 +80,16 @@ def test_no_pickle_is_written(places, tokenizer):
 
 def test_own_comes_before_shipped(places, tokenizer):
     own, shipped = places
-    with pytest.raises(FileNotFoundError, match="data/checkpoints/mlm 不见了.*06_mlm_pretraining"):
+    with pytest.raises(FileNotFoundError, match="data/checkpoints/mlm 不见了.*mlm_pretraining"):
         C.find_checkpoint("mlm", SMOKE)
     C.save_checkpoint(new_model(tokenizer, 1), tokenizer, shipped / "mlm", {})
     folder, source = C.find_checkpoint("mlm", SMOKE)
-    assert folder == shipped / "mlm" and "附带" in source and "06_mlm_pretraining" in source
+    assert folder == shipped / "mlm" and "附带" in source and "mlm_pretraining" in source
     C.save_checkpoint(new_model(tokenizer, 2), tokenizer, own / "mlm", {})
     assert C.find_checkpoint("mlm", SMOKE)[0] == own / "mlm"
     assert C.find_checkpoint("mlm", SMOKE, prefer="shipped")[0] == shipped / "mlm"
     assert C.find_checkpoint("mlm", PRESETS["cpu"])[0] == shipped / "mlm"             # 别的预设的产物不算
-    with pytest.raises(FileNotFoundError, match="08_clm_finetuning"):
+    with pytest.raises(FileNotFoundError, match="clm_finetuning"):
         C.find_checkpoint("clm", SMOKE)
 
 
@@ -141,7 +144,7 @@ def test_a_half_written_checkpoint_is_not_used(shipped, tokenizer, lost):
     own = C.save_checkpoint(new_model(tokenizer, 2), tokenizer, shipped[0] / "mlm", {})
     (own / lost).unlink()
     folder, source = C.find_checkpoint("mlm", SMOKE)
-    assert folder == shipped[1] / "mlm" and f"没有存完（缺 {lost}）" in source and "06_mlm_pretraining" in source
+    assert folder == shipped[1] / "mlm" and f"没有存完（缺 {lost}）" in source and "mlm_pretraining" in source
     with pytest.raises(FileNotFoundError, match="没有完整的检查点"):
         C.load_folder(own, BertForMaskedLM)
 

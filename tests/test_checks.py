@@ -2,25 +2,25 @@
 
 import pytest
 
-from utils.checks import cells as C
-from utils.checks import runner
-from utils.checks.exercise import Exercise
-from utils.checks.verdict import OPEN, PASS, WRONG
-from utils.environment import ROOT
-from utils.notebook_checks import source_files
+from tools.notebooks import exercises as C
+from tools.notebooks.links import read_cells
+from tools.notebooks.lint import source_files
+from utils.checks.framework import Exercise, runner
+from utils.checks.framework.verdict import OPEN, PASS, WRONG
+from utils.paths import ROOT
 
 SEEDS = range(3)
-SOURCES = {p.stem[:2]: p for p in source_files(ROOT / "notebooks")}
-CELLS = {number: C.read_cells(path) for number, path in SOURCES.items()}
-ITEMS = {(number, item.name): item for number, cells in CELLS.items() for item in C.find_exercises(cells)}
-MODULES = {number: runner.load_module(number) for number in sorted({number for number, _ in ITEMS})}
-LEAST = {"00": 1}                                         # 有练习的 notebook 至少几道；其余的 5 道
+SOURCES = {p.stem: p for p in source_files(ROOT / "notebooks")}
+CELLS = {topic: read_cells(path) for topic, path in SOURCES.items()}
+ITEMS = {(topic, item.name): item for topic, cells in CELLS.items() for item in C.find_exercises(cells)}
+MODULES = {topic: runner.load_module(topic) for topic in sorted({topic for topic, _ in ITEMS})}
+LEAST = {"start": 1}                                         # 有练习的 notebook 至少几道；其余的 5 道
 
 
-def run(number: str, item: C.Item, code: str):
+def run(topic: str, item: C.Item, code: str):
     """在只有用得到的那几条定义的名字空间里，运行一段答案和它的检查。"""
-    parts = C.needed(C.definitions(CELLS[number]), code + "\n" + item.check)
-    return runner.run_answer(code, item.check, runner.namespace(parts, MODULES[number]), f"{number}.{item.name}")
+    parts = C.needed(C.definitions(CELLS[topic]), code + "\n" + item.check)
+    return runner.run_answer(code, item.check, runner.namespace(parts, MODULES[topic]), f"{topic}.{item.name}")
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +28,8 @@ def own_outputs(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
 
 
-def exercise(number: str, name: str) -> Exercise:
-    return getattr(MODULES[number], name)
+def exercise(topic: str, name: str) -> Exercise:
+    return getattr(MODULES[topic], name)
 
 
 def ids(key):
@@ -37,11 +37,11 @@ def ids(key):
 
 
 def test_each_notebook_has_enough_and_declares_what_it_uses():
-    for number, module in MODULES.items():
-        used = [name for n, name in ITEMS if n == number]
-        assert len(used) >= LEAST.get(number, 5), f"{number} 只有 {len(used)} 道练习"
-        assert sorted(used) == sorted(runner.exercises(module)), f"{number}：notebook 与 utils/checks/nb{number}.py 的练习不一致"
-        assert {e.key for e in runner.exercises(module).values()} == {f"{number}.{name}" for name in used}
+    for topic, module in MODULES.items():
+        used = [name for n, name in ITEMS if n == topic]
+        assert len(used) >= LEAST.get(topic, 5), f"{topic} 只有 {len(used)} 道练习"
+        assert sorted(used) == sorted(runner.exercises(module)), f"{topic}：notebook 与 utils/checks/{topic}.py 的练习不一致"
+        assert {e.key for e in runner.exercises(module).values()} == {f"{topic}.{name}" for name in used}
 
 
 @pytest.mark.parametrize("key", ITEMS, ids=ids)

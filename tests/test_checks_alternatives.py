@@ -13,14 +13,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from utils.checks import relations
-from utils.checks.exercise import Function, Mistake
-from utils.checks.gloss import gloss
-from utils.checks.runner import exercises, load_module
-from utils.checks.verdict import PASS, WRONG
+from utils.checks.framework import Function, Mistake, relations
+from utils.checks.framework.gloss import gloss
+from utils.checks.framework.runner import exercises, load_module
+from utils.checks.framework.verdict import PASS, WRONG
 
-NUMBERS = ("02", "03", "04", "05", "06", "07", "08", "09")
-TASKS = {e.key: e for n in NUMBERS for e in exercises(load_module(n)).values() if isinstance(e, Function)}
+TOPICS = ("tokenization", "self_attention", "transformer", "objectives", "mlm_pretraining", "attention_visualization", "clm_finetuning",
+          "generation")
+TASKS = {e.key: e for n in TOPICS for e in exercises(load_module(n)).values() if isinstance(e, Function)}
 
 
 @pytest.fixture(autouse=True)
@@ -197,71 +197,77 @@ def looped_positions(mask):
 
 
 RIGHT = {
-    "02.utf8_decode": [by_bits, lambda data: np.frombuffer(str(data, "utf-8").encode("utf-32-le"), dtype=np.uint32)],
-    "02.best_pair": [sorted_pairs, lambda words: min((-sum(n for u, n in words.items() for p in zip(u, u[1:]) if p == q), q)
+    "tokenization.utf8_decode": [by_bits, lambda data: np.frombuffer(str(data, "utf-8").encode("utf-32-le"), dtype=np.uint32)],
+    "tokenization.best_pair": [sorted_pairs, lambda words: min((-sum(n for u, n in words.items() for p in zip(u, u[1:]) if p == q), q)
                                                      for u in words for q in zip(u, u[1:]))[1]],
-    "02.longest_match": [recursive_match, regular_match],
-    "02.bits_per_character": [lambda nats, text, unknown: np.sum(nats) / np.log(2) / len(text) + unknown * np.log2(0x110000) / len(text),
+    "tokenization.longest_match": [recursive_match, regular_match],
+    "tokenization.bits_per_character": [
+        lambda nats, text, unknown: np.sum(nats) / np.log(2) / len(text) + unknown * np.log2(0x110000) / len(text),
                               lambda nats, text, unknown: (torch.tensor(nats).double().sum() + unknown * math.log(1114112))
                               / math.log(2) / len(text)],
-    "03.attention_scores": [lambda q, k: torch.einsum("bhid,bhjd->bhij", q, k) * q.shape[-1] ** -0.5,
+    "self_attention.attention_scores": [lambda q, k: torch.einsum("bhid,bhjd->bhij", q, k) * q.shape[-1] ** -0.5,
                             lambda q, k: (q / np.sqrt(q.size(3))).matmul(k.mT)],
-    "03.causal_weights": [row_by_row, lambda s: s.exp().tril() / s.exp().tril().sum(-1, keepdim=True),
+    "self_attention.causal_weights": [row_by_row, lambda s: s.exp().tril() / s.exp().tril().sum(-1, keepdim=True),
                           lambda s: (s + torch.full(s.shape[-2:], -1e9).triu(1)).softmax(-1),
                           lambda s: s.softmax(-1).tril() / s.softmax(-1).tril().sum(-1, keepdim=True)],
-    "03.window_mask": [looped_window, lambda T, width: torch.from_numpy(np.tri(T, dtype=bool) & ~np.tri(T, k=-width, dtype=bool))],
-    "03.mean_entropy": [lambda w: torch.distributions.Categorical(probs=w).entropy().mean(),
+    "self_attention.window_mask": [
+        looped_window, lambda T, width: torch.from_numpy(np.tri(T, dtype=bool) & ~np.tri(T, k=-width, dtype=bool))],
+    "self_attention.mean_entropy": [lambda w: torch.distributions.Categorical(probs=w).entropy().mean(),
                         lambda w: float(np.mean([sum(-x * math.log(x) for x in row if x) for row in w.tolist()])),
                         lambda w: -(w * w.log()).nan_to_num(0).sum(1).double().mean()],
-    "03.merge_heads": [lambda x: torch.cat(list(x.unbind(1)), -1),
+    "self_attention.merge_heads": [lambda x: torch.cat(list(x.unbind(1)), -1),
                        lambda x: x.permute(0, 2, 1, 3).reshape(x.size(0), x.size(2), -1)],
-    "04.rms_norm": [lambda x, gamma, eps: F.rms_norm(x, x.shape[-1:], gamma, eps),
+    "transformer.rms_norm": [lambda x, gamma, eps: F.rms_norm(x, x.shape[-1:], gamma, eps),
                     lambda x, gamma, eps: x * torch.rsqrt((x * x).sum(-1, keepdim=True) / len(gamma) + eps) * gamma],
-    "04.rotate_one": [complex_turn, looped_turn],
-    "04.decoder_mask": [looped_mask, lambda m: (torch.ones(m.size(1), m.size(1)).tril() * m[:, None, None]) > 0],
-    "04.shift_right": [lambda labels, begin, pad: torch.tensor([[begin,
+    "transformer.rotate_one": [complex_turn, looped_turn],
+    "transformer.decoder_mask": [looped_mask, lambda m: (torch.ones(m.size(1), m.size(1)).tril() * m[:, None, None]) > 0],
+    "transformer.shift_right": [lambda labels, begin, pad: torch.tensor([[begin,
     *(pad if x < 0 else x for x in row[:-1])] for row in labels.tolist()]),
                        lambda labels, begin, pad: F.pad(labels.where(labels >= 0, pad), (1, -1), value=begin)],
-    "04.count_parameters": [lambda V, C, L: 2 * V * C + V + 4 * C + 28 * L * C ** 2 + 32 * L * C,
+    "transformer.count_parameters": [lambda V, C, L: 2 * V * C + V + 4 * C + 28 * L * C ** 2 + 32 * L * C,
                             lambda V, C, L: V * (2 * C + 1) + 4 * C + L * (3 * (4 * C * C + 4 * C) + 2 * (8 * C * C + 5 * C) + 10 * C)],
-    "05.padded_clm_loss": [looped_clm, lambda logits, ids, mask: F.cross_entropy(
+    "objectives.padded_clm_loss": [looped_clm, lambda logits, ids, mask: F.cross_entropy(
         logits[:, :-1].transpose(1, 2), ids[:, 1:].where(mask[:, 1:] == 1, -100))],
-    "05.mlm_loss": [looped_mlm, lambda logits, labels: F.cross_entropy(logits.view(-1, logits.size(-1)), labels.view(-1))],
-    "05.shift_right": [lambda labels, start: F.pad(labels.where(labels != -100, start), (1, -1), value=start),
+    "objectives.mlm_loss": [looped_mlm, lambda logits, labels: F.cross_entropy(logits.view(-1, logits.size(-1)), labels.view(-1))],
+    "objectives.shift_right": [lambda labels, start: F.pad(labels.where(labels != -100, start), (1, -1), value=start),
                        lambda labels, start: torch.tensor([[start,
                        *(start if x < 0 else x for x in row[:-1])] for row in labels.tolist()])],
-    "05.order_pairs": [split_randomly, bernoulli_pairs],
-    "06.masked_accuracy": [counted_accuracy, lambda logits, labels: (logits.argmax(-1) == labels).sum() / (labels != -100).sum()],
-    "06.unigram_loss": [counted_unigram, torch_unigram],
-    "06.learning_rate": [lambda step, total, warmup, peak: np.interp(step, [0, warmup, total], [0, peak, 0]),
+    "objectives.order_pairs": [split_randomly, bernoulli_pairs],
+    "mlm_pretraining.masked_accuracy": [
+        counted_accuracy, lambda logits, labels: (logits.argmax(-1) == labels).sum() / (labels != -100).sum()],
+    "mlm_pretraining.unigram_loss": [counted_unigram, torch_unigram],
+    "mlm_pretraining.learning_rate": [lambda step, total, warmup, peak: np.interp(step, [0, warmup, total], [0, peak, 0]),
                          lambda step, total, warmup, peak: torch.tensor(peak * min(step / warmup, (total - step) / (total - warmup)))],
-    "06.padding_share": [split_padding, looped_padding],
-    "07.previous_score": [lambda w, queries: torch.stack([w[..., i, i - 1] for i in queries]).mean(0),
+    "mlm_pretraining.padding_share": [split_padding, looped_padding],
+    "attention_visualization.previous_score": [lambda w, queries: torch.stack([w[..., i, i - 1] for i in queries]).mean(0),
                           lambda w, queries: w.diagonal(-1, -2, -1)[..., [i - 1 for i in queries]].mean(-1)],
-    "07.uniform_baseline": [lambda goal, visible: float(np.mean([(g.sum() / v.sum()).item() for g, v in zip(goal, visible) if g.any()])),
+    "attention_visualization.uniform_baseline": [
+        lambda goal, visible: float(np.mean([(g.sum() / v.sum()).item() for g, v in zip(goal, visible) if g.any()])),
                             lambda goal, visible: (goal.sum(1) / visible.sum(1)).sum() / goal.any(1).sum()],
-    "07.same_word": [lambda words: torch.tensor([[i != j and a == b >= 0 for j, b in enumerate(words.tolist())]
+    "attention_visualization.same_word": [lambda words: torch.tensor([[i != j and a == b >= 0 for j, b in enumerate(words.tolist())]
                                                  for i, a in enumerate(words.tolist())]),
                      lambda words: words.eq(words[:, None]).fill_diagonal_(False) & words.ge(0)[:, None]],
-    "07.held_out_score": [lambda scores: scores.chunk(2)[1].mean(0)[scores.chunk(2)[0].sum(0).argmax()],
+    "attention_visualization.held_out_score": [lambda scores: scores.chunk(2)[1].mean(0)[scores.chunk(2)[0].sum(0).argmax()],
                           lambda scores: max(zip(scores[:len(scores) // 2].mean(0), scores[len(scores) // 2:].mean(0)))[1].item()],
-    "07.paired_gap": [lambda a, b: (statistics.mean(d := [x - y for x, y in zip(a, b)]), statistics.stdev(d) / len(d) ** 0.5),
+    "attention_visualization.paired_gap": [
+        lambda a, b: (statistics.mean(d := [x - y for x, y in zip(a, b)]), statistics.stdev(d) / len(d) ** 0.5),
                       lambda a, b: np.array([np.subtract(a, b).mean(), np.subtract(a, b).std(ddof=1) / np.sqrt(len(a))])],
-    "08.make_row": [lambda intro, body, cls, sep: [[cls] + intro + [sep] + body + [sep],
+    "clm_finetuning.make_row": [lambda intro, body, cls, sep: [[cls] + intro + [sep] + body + [sep],
     [-100 for _ in range(len(intro) + 2)] + body + [sep]],
                     lambda intro, body, cls, sep: (ids := (cls, *intro, sep, *body, sep), [
                         x if t > len(intro) + 1 else -100 for t, x in enumerate(ids)])],
-    "08.body_loss": [body_mean, lambda logits, labels: looped_mlm(logits[:, :-1], labels[:, 1:])],
-    "08.sees_future": [one_by_one, lambda forward, ids, k: not torch.equal(
+    "clm_finetuning.body_loss": [body_mean, lambda logits, labels: looped_mlm(logits[:, :-1], labels[:, 1:])],
+    "clm_finetuning.sees_future": [one_by_one, lambda forward, ids, k: not torch.equal(
         forward(torch.cat([ids[:, :k + 1], 0 * ids[:, k + 1:]], 1))[:, :k + 1], forward(ids)[:, :k + 1])],
-    "08.freeze_bottom": [frozen_by_name, frozen_then_thawed],
-    "09.nucleus": [numpy_nucleus, lambda p, limit: sorted(i for i in range(len(p)) if float(p[p > p[i]].double().sum()) < limit)],
-    "09.banned_next": [tried_one_by_one, lambda ids, n: sorted({b for *a,
+    "clm_finetuning.freeze_bottom": [frozen_by_name, frozen_then_thawed],
+    "generation.nucleus": [numpy_nucleus, lambda p, limit: sorted(i for i in range(len(p)) if float(p[p > p[i]].double().sum()) < limit)],
+    "generation.banned_next": [tried_one_by_one, lambda ids, n: sorted({b for *a,
     b in zip(*(ids[i:] for i in range(n))) if a == ids[len(ids) - n + 1:]})],
-    "09.best_finished": [lambda totals, lengths, alpha: ((s := np.divide(totals, np.power(lengths, alpha))).argmax(), s.max()),
+    "generation.best_finished": [lambda totals, lengths, alpha: ((s := np.divide(totals, np.power(lengths, alpha))).argmax(), s.max()),
                          lambda totals, lengths, alpha: max((x / y ** alpha, i) for i, (x, y) in enumerate(zip(totals, lengths)))[::-1]],
-    "09.left_positions": [looped_positions, lambda mask: (torch.arange(mask.size(1)) - (mask == 0).sum(1, keepdim=True)).clamp(min=0)],
-    "09.draw_token": [lambda p, u: bisect.bisect_right(list(itertools.accumulate(p.tolist())), u),
+    "generation.left_positions": [
+        looped_positions, lambda mask: (torch.arange(mask.size(1)) - (mask == 0).sum(1, keepdim=True)).clamp(min=0)],
+    "generation.draw_token": [lambda p, u: bisect.bisect_right(list(itertools.accumulate(p.tolist())), u),
                       lambda p, u: (u < p.cumsum(0)).int().argmax()],
 }
 
@@ -301,18 +307,20 @@ def over_the_edge(forward, ids, k):
 
 
 @pytest.mark.parametrize("key, answer, kind", [
-    ("02.best_pair", first_of_the_most, "平手时取了先遇到的"),
-    ("05.padded_clm_loss", lambda logits, ids, mask: F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], ignore_index=0), None),
-    ("05.mlm_loss", lambda logits, labels: F.cross_entropy(logits[labels > 0], labels[labels > 0]), "第 0 号词元也丢了"),
-    ("05.order_pairs", lambda intros, bodies, generator: list(zip(bodies, intros)).clear(), "类型"),
-    ("05.order_pairs", lambda intros, bodies, generator: [(b, a, "1") if torch.rand((), generator=generator) < 0.5 else (a, b, "0")
+    ("tokenization.best_pair", first_of_the_most, "平手时取了先遇到的"),
+    ("objectives.padded_clm_loss",
+     lambda logits, ids, mask: F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], ignore_index=0), None),
+    ("objectives.mlm_loss", lambda logits, labels: F.cross_entropy(logits[labels > 0], labels[labels > 0]), "第 0 号词元也丢了"),
+    ("objectives.order_pairs", lambda intros, bodies, generator: list(zip(bodies, intros)).clear(), "类型"),
+    ("objectives.order_pairs", lambda intros, bodies, generator: [(b, a, "1") if torch.rand((), generator=generator) < 0.5 else (a, b, "0")
                                                           for a, b in zip(intros, bodies)], "其他"),
-    ("05.order_pairs", lambda intros, bodies, generator: list(zip(intros, bodies)), "参数没有用上"),
-    ("08.body_loss", lambda logits, labels: F.cross_entropy(logits[:, :-1][labels[:, 1:] > 0], labels[:, 1:][labels[:, 1:] > 0]),
+    ("objectives.order_pairs", lambda intros, bodies, generator: list(zip(intros, bodies)), "参数没有用上"),
+    ("clm_finetuning.body_loss",
+     lambda logits, labels: F.cross_entropy(logits[:, :-1][labels[:, 1:] > 0], labels[:, 1:][labels[:, 1:] > 0]),
      "第 0 号词元也丢了"),
-    ("08.sees_future", over_the_edge, "异常"),
-    ("08.freeze_bottom", in_place_freeze_of_a_copy, "什么也没有冻住"),
-    ("09.best_finished", lambda totals, lengths, alpha: (0, totals[0] / lengths[0]), None),
+    ("clm_finetuning.sees_future", over_the_edge, "异常"),
+    ("clm_finetuning.freeze_bottom", in_place_freeze_of_a_copy, "什么也没有冻住"),
+    ("generation.best_finished", lambda totals, lengths, alpha: (0, totals[0] / lengths[0]), None),
 ])
 def test_answers_that_are_almost_right_do_not_slip_through(key, answer, kind):
     for seed in range(10):

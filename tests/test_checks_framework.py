@@ -13,15 +13,15 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from utils.checks import cells as C
-from utils.checks import ledger
-from utils.checks.compare import difference, show, size
-from utils.checks.exercise import Choice, Function, Mistake, Value
-from utils.checks.limits import TimeUp, run_limited
-from utils.checks.runner import load_module, run_answer
-from utils.checks.verdict import OPEN, PASS, WRONG, CheckFailed
-from utils.environment import ROOT
-from utils.notebook_execution import ThisPython
+from tools.notebooks import exercises as C
+from tools.notebooks.execution import ThisPython
+from utils.checks import progress
+from utils.checks.framework import Choice, Function, Mistake, Value, ledger
+from utils.checks.framework.compare import difference, show, size
+from utils.checks.framework.limits import TimeUp, run_limited
+from utils.checks.framework.runner import load_module, run_answer
+from utils.checks.framework.verdict import OPEN, PASS, WRONG, CheckFailed
+from utils.paths import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -207,7 +207,7 @@ def test_time_limit_works_outside_the_main_thread():
 
 def test_endless_loop_is_stopped_in_a_real_kernel(tmp_path):
     """在 Jupyter 内核里：死循环被停下，报错的那一行看得见，下一格照常运行。"""
-    sources = [f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport dataclasses\nfrom utils.checks import nb05 as check",
+    sources = [f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport dataclasses\nfrom utils.checks import objectives as check",
                "def answer(logits, labels):\n    while True:\n        pass",
                "dataclasses.replace(check.mlm_loss, seconds=1.0)(answer)",
                "def broken(logits, labels):\n    wanted = labels + 1\n    return logits.nothing_here",
@@ -282,13 +282,13 @@ def test_progress_is_one_readable_file_and_a_pass_stays():
 
 
 def test_course_progress_counts_passes():
-    nothing = ledger.course_progress()
-    assert {"00_start", "05_objectives"} <= set(nothing) and all(done == 0 < total for done, total in nothing.values())
-    nb00 = load_module("00")
-    nb00.warm_up(12)
-    assert ledger.course_progress() == nothing
-    nb00.warm_up(4)
-    assert ledger.course_progress()["00_start"] == (1, nothing["00_start"][1])
+    nothing = progress.course_progress()
+    assert {"start", "objectives"} <= set(nothing) and all(done == 0 < total for done, total in nothing.values())
+    module = load_module("start")
+    module.warm_up(12)
+    assert progress.course_progress() == nothing
+    module.warm_up(4)
+    assert progress.course_progress()["start"] == (1, nothing["start"][1])
 
 
 def test_torn_and_foreign_lines_are_skipped():
@@ -308,7 +308,7 @@ def test_unwritable_progress_does_not_disturb(monkeypatch, tmp_path):
 
 WRITE_MANY = """
 import sys
-from utils.checks import ledger
+from utils.checks.framework import ledger
 for n in range(60):
     ledger.record(f"99.{sys.argv[1]}{n}", n % 2 == 0, "提示" * 40)
 """

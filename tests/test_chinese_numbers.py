@@ -1,11 +1,11 @@
-"""utils.chinese_numbers：读法正确，题目与答案对得上，练习和考试不撞题。"""
+"""utils.corpus.numerals：读法正确，题目与答案对得上，练习和考试不撞题。"""
 
 import re
 from datetime import date
 
 import pytest
 
-from utils.chinese_numbers import DIGITS, LARGEST, make_pairs, read_number
+from utils.corpus.numerals import DIGITS, LARGEST, make_pairs, read_number
 
 VALUES = {c: n for n, c in enumerate(DIGITS)} | {"两": 2, "〇": 0}
 

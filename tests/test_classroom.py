@@ -5,26 +5,30 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import nbformat
 import pytest
 
-from utils import bootstrap
-from utils.checks.cells import find_exercises, read_cells
-from utils.checks.verdict import OPEN, PASS, WRONG
-from utils.classroom import landlock
-from utils.classroom.child import isolation
-from utils.classroom.grading import Course, Limits, Row, grade_folder
-from utils.classroom.release import FOLDED, release
-from utils.classroom.slides import STYLE, Slide, _slide, gist, has_outputs, make_slides, render, write_slides
-from utils.classroom.submissions import find_files
-from utils.classroom.table import to_csv, to_html
-from utils.environment import ROOT
-from utils.notebook_checks import source_files
+from tools.classroom import landlock
+from tools.classroom.child import isolation
+from tools.classroom.grading import Course, Limits, Row, grade_folder
+from tools.classroom.release import FOLDED, release
+from tools.classroom.slides import STYLE, Slide, _slide, gist, has_outputs, make_slides, render, write_slides
+from tools.classroom.submissions import find_files
+from tools.classroom.table import to_csv, to_html
+from tools.notebooks import colab as bootstrap
+from tools.notebooks.exercises import find_exercises
+from tools.notebooks.links import read_cells
+from tools.notebooks.lint import source_files
+from utils.checks.framework.verdict import OPEN, PASS, WRONG
+from utils.paths import ROOT
+from utils.road import find, stop_of
 
-BOOK = "05_objectives"
+BOOK = "objectives"
+NAME = find(BOOK).name
 COURSE = Course.read()
 ITEMS = {item.name: item for item in COURSE.items[BOOK]}
 GOOD = {name: item.answer for name, item in ITEMS.items()}
@@ -42,7 +46,7 @@ def released(tmp_path_factory):
 
 def test_release_has_no_answers_and_keeps_everything_else(released):
     for source in source_files(ROOT / "notebooks"):
-        text = (released / "student" / "notebooks" / f"{source.stem}.ipynb").read_text(encoding="utf-8")
+        text = (released / "student" / "notebooks" / f"{stop_of(source).name}.ipynb").read_text(encoding="utf-8")
         assert "<summary>参考答案" not in text
         nb, cells = nbformat.reads(text, 4), read_cells(source)
         nb.cells = bootstrap.without(nb.cells)
@@ -59,11 +63,11 @@ def test_release_has_no_answers_and_keeps_everything_else(released):
 
 
 def test_teachers_version_holds_the_answers_between_marks(released):
-    text = (released / "nbgrader" / "source" / BOOK / f"{BOOK}.ipynb").read_text(encoding="utf-8")
+    text = (released / "nbgrader" / "source" / NAME / f"{NAME}.ipynb").read_text(encoding="utf-8")
     nb = nbformat.reads(text, 4)
     stubs = {c.metadata.nbgrader.grade_id: c.source for c in nb.cells if c.metadata.get("nbgrader", {}).get("solution")}
     for name in ITEMS:
-        source = stubs[f"05-{name}"]
+        source = stubs[f"{BOOK}-{name}"]
         assert source.count("### BEGIN SOLUTION") == source.count("### END SOLUTION") == 1
         names: dict = {}
         exec(source, {"torch": None}, names)
@@ -79,20 +83,42 @@ def test_release_refuses_a_folder_with_things_in_it(tmp_path):
     assert (tmp_path / "x").read_text() == "重要"
 
 
+def test_released_course_runs(tmp_path):
+    """学生版里有 course.py 要的一切：真的运行它。"""
+    place = tmp_path / "notebooks" / "src"
+    place.mkdir(parents=True)
+    first = source_files(ROOT / "notebooks")[0]
+    (place / first.name).write_bytes(first.read_bytes())
+    shutil.copy(ROOT / "notebooks" / "road.toml", place.parent)
+    release(tmp_path / "发布", tmp_path / "notebooks")
+    student = tmp_path / "发布" / "student"
+
+    def course(*words):
+        return subprocess.run([sys.executable, "course.py", *words], cwd=student, capture_output=True,
+                              env=dict(os.environ, PYTHONUTF8="1"), text=True, encoding="utf-8")
+
+    done = course("--help")
+    assert done.returncode == 0 and "用法" in done.stdout, done.stderr
+    for words in (["run"], ["build"], ["test"], ["pack"], ["grade", "作业"], ["release", "作业"], ["slides"]):
+        done = course(*words)
+        assert done.returncode == 2 and "发给学生的那种" in done.stderr, (words, done.stderr)
+    assert {p.name for p in (student / "tools").iterdir()} == {"__init__.py", "install"}            # 没有批改的程序
+
+
 # ---------------------------------------------------------------- 批改
 
 
 def hand_in(released, folder, student: str, answers: dict[str, str], edit=None) -> None:
     """一个学生交作业：把答案填进学生版里。"""
-    nb = nbformat.read(released / "student" / "notebooks" / f"{BOOK}.ipynb", 4)
+    nb = nbformat.read(released / "student" / "notebooks" / f"{NAME}.ipynb", 4)
     for cell in nb.cells:
-        name = cell.metadata.get("nbgrader", {}).get("grade_id", "").removeprefix("05-")
+        name = cell.metadata.get("nbgrader", {}).get("grade_id", "").removeprefix(f"{BOOK}-")
         if name in answers:
             cell.source = answers[name]
     if edit:
         edit(nb)
     (folder / student).mkdir(parents=True, exist_ok=True)
-    nbformat.write(nb, folder / student / f"{BOOK}.ipynb")
+    nbformat.write(nb, folder / student / f"{NAME}.ipynb")
 
 
 def function(body: str, name: str = "mlm_loss") -> dict[str, str]:
@@ -102,7 +128,7 @@ def function(body: str, name: str = "mlm_loss") -> dict[str, str]:
 
 
 RIGHT = "at = labels != -100\nreturn -logits[at].log_softmax(-1).gather(-1, labels[at][:, None]).mean()"
-PATCH = ("import utils.checks.function as e\nfrom utils.checks.verdict import Verdict\n"
+PATCH = ("import utils.checks.framework.function as e\nfrom utils.checks.framework.verdict import Verdict\n"
          "e.Function._conclude = lambda self, *_: Verdict(self.key, '通过')\nreturn logits.sum()")
 BAD = {
     "崩溃": ("os._exit(7)", "结束"),
@@ -142,7 +168,9 @@ def graded(released, tmp_path_factory):
         "def mlm_loss(logits, labels):\n    return logits.sum()")})
     precious = folder / "别人的东西.txt"
     precious.write_text("不该读到，不该删掉", encoding="utf-8")
-    nosy = (f"import os\nfor act in (lambda: open({str(precious)!r}).read(), lambda: os.remove({str(precious)!r}), "
+    answers = str(ROOT / "notebooks" / "src" / f"{BOOK}.py")
+    nosy = (f"import os\nfor act in (lambda: open({answers!r}).read(), lambda: open({str(precious)!r}).read(), "
+            f"lambda: os.remove({str(precious)!r}), "
             f"lambda: os.listdir({str(folder)!r}), lambda: open({str(precious)!r}, 'w')):\n"
             "    try:\n        act()\n    except PermissionError:\n        continue\n    return logits.sum()\n" + RIGHT)
     hand_in(released, folder, "翻别人的东西", function(nosy))
@@ -157,9 +185,9 @@ def graded(released, tmp_path_factory):
     server = __import__("socket").create_server(("127.0.0.1", 0))
     hand_in(released, folder, "上网", function(online.replace("PORT", str(server.getsockname()[1]))))
     (folder / "坏文件").mkdir()
-    (folder / "坏文件" / f"{BOOK}.ipynb").write_text("{不是 JSON")
+    (folder / "坏文件" / f"{NAME}.ipynb").write_text("{不是 JSON")
     (folder / "深坑").mkdir()
-    (folder / "深坑" / f"{BOOK}.ipynb").write_text("[" * 200_000)
+    (folder / "深坑" / f"{NAME}.ipynb").write_text("[" * 200_000)
     (folder / "无名").mkdir()
     (folder / "无名" / "作业.ipynb").write_text(json.dumps({"cells": [], "metadata": {}}))
     said = []
@@ -204,7 +232,7 @@ def test_unreadable_files_are_listed(graded):
 
 
 def test_socket_guard_refuses_where_there_is_no_unshare():
-    code = ("import sys, socket; sys.path.insert(0, sys.argv[1]); from utils.classroom.sandbox import guard_sockets; guard_sockets()\n"
+    code = ("import sys, socket; sys.path.insert(0, sys.argv[1]); from tools.classroom.sandbox import guard_sockets; guard_sockets()\n"
             "for f in (lambda: socket.create_connection(('127.0.0.1', 9)), lambda: socket.getaddrinfo('a.example', 1),\n"
             "          lambda: socket.socket().connect(('127.0.0.1', 9))):\n"
             "    try:\n        f()\n    except OSError as e:\n        assert '没有网络' in str(e)\n"
@@ -224,7 +252,7 @@ def test_isolation_prefix_really_cuts_the_network():
 
 
 def test_students_are_named_by_folder_or_file(tmp_path):
-    for name in ("张三/05_objectives.ipynb", "李四/deep/06_mlm_pretraining.ipynb", "05_objectives_王五.ipynb", ".x/a.ipynb"):
+    for name in (f"张三/{NAME}.ipynb", "李四/deep/别的.ipynb", f"{NAME}_王五.ipynb", ".x/a.ipynb"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     assert sorted(student for student, _ in find_files(tmp_path, [BOOK])) == ["张三", "李四", "王五"]
@@ -245,7 +273,7 @@ def test_tables_are_safe_and_complete():
 
 def test_command_line(tmp_path):
     environment = dict(os.environ, PYTHONUTF8="1")
-    call = [sys.executable, "-m", "utils.classroom"]
+    call = [sys.executable, "-m", "tools.classroom"]
     missing = subprocess.run([*call, "grade", str(tmp_path / "没有")], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert missing.returncode == 2 and "没有" in missing.stderr and "Traceback" not in missing.stderr
     empty = subprocess.run([*call, "grade", str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -272,7 +300,7 @@ def test_slides_escape_html_and_keep_formulas():
     html = render("一行\n两行 <script>x</script> $a_b$ 和 `$PATH`\n\n$$\\frac{1}{2}$$\n\n| 甲 | 乙 |\n|---|---|\n| 1 | 2 |")
     assert "一行两行" in html and "<script>" not in html and "&lt;script&gt;" in html and "$PATH" in html
     assert html.count("<math") == 2 and "<mfrac>" in html and "<table>" in html
-    assert "见 06 的第 2 节" in render("见 [06](06_mlm_pretraining.ipynb) 的第 2 节") and "<a" not in render("[甲](b.html)")
+    assert "见 06 的第 2 节" in render("见 [06](b.ipynb) 的第 2 节") and "<a" not in render("[甲](b.html)")
 
 
 def test_long_text_is_cut_to_its_gist():
@@ -288,13 +316,14 @@ def test_slides_and_release_use_the_built_notebook_with_its_colab_cell(tmp_path)
     origin = next(p for p in source_files(ROOT / "notebooks") if p.stem == BOOK)
     source = place / origin.name
     source.write_bytes(origin.read_bytes())
+    shutil.copy(ROOT / "notebooks" / "road.toml", place.parent)
     nb = nbformat.v4.new_notebook(cells=read_cells(source))
     shown = next(c for c in nb.cells if c.cell_type == "code" and "start(" not in c.source and not c.metadata.get("tags"))
     shown.outputs = [nbformat.v4.new_output("stream", text="这是运行出来的")]
-    nbformat.write(bootstrap.insert(nb, source.stem), place.parent / f"{source.stem}.ipynb")
+    nbformat.write(bootstrap.insert(nb, source.stem), place.parent / f"{NAME}.ipynb")
     assert has_outputs(source) and "这是运行出来的" in make_slides(source)
     release(tmp_path / "发布", tmp_path / "notebooks", whole=False)
-    student = nbformat.read(tmp_path / "发布" / "student" / "notebooks" / f"{source.stem}.ipynb", 4)
+    student = nbformat.read(tmp_path / "发布" / "student" / "notebooks" / f"{NAME}.ipynb", 4)
     assert any("这是运行出来的" in str(c.get("outputs")) for c in student.cells)
     assert sum(map(bootstrap.is_bootstrap, student.cells)) == 1
     source.write_text(source.read_text(encoding="utf-8").replace("\n# %%", "\n# 改过\n\n# %%", 1), encoding="utf-8")

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, Features, Value
 
-from utils import characters, text_table
-from utils.characters import normalize_width, reveal, squeeze_space, strip_invisible, to_simplified
-from utils.cleaning import DEFAULT_STEPS, LABELS, clean, is_chinese, length_ok
-from utils.corpus import generate
-from utils.dedup import exact_duplicates, near_duplicates
+from utils.corpus.news import generate
+from utils.display import tables as text_table
+from utils.sources import characters
+from utils.sources.characters import normalize_width, reveal, squeeze_space, strip_invisible, to_simplified
+from utils.sources.cleaning import DEFAULT_STEPS, LABELS, clean, is_chinese, length_ok
+from utils.sources.dedup import exact_duplicates, near_duplicates
 
 REWRITES = (normalize_width, strip_invisible, to_simplified, squeeze_space, partial(squeeze_space, join_han=True))
 ZWJ, EMOJI_STYLE = "\u200d", "\ufe0f"
@@ -216,8 +217,8 @@ def test_bad_options_are_explained(call, words):
 
 def test_no_invisible_character_in_the_sources():
     """源码里的特殊字符都写成 \\u 的样子，读得出来；表情里的除外。"""
-    for name in ("utils/characters.py", "utils/cleaning.py", "utils/dedup.py", "tests/test_cleaning.py"):
-        text = (Path(characters.__file__).parents[1] / name).read_text(encoding="utf-8")
+    for name in ("utils/sources/characters.py", "utils/sources/cleaning.py", "utils/sources/dedup.py", "tests/test_cleaning.py"):
+        text = (Path(characters.__file__).parents[2] / name).read_text(encoding="utf-8")
         assert strip_invisible(text) == text, name
 
 

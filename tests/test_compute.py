@@ -8,11 +8,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertLMHeadModel
 
-from utils import timed, training
-from utils.compute import FlopsMeter, forward_flops
-from utils.corpus import generate
-from utils.environment import PRESETS, set_seed
-from utils.tokenization import build_tokenizer
+from utils.corpus.news import generate
+from utils.presets import PRESETS, set_seed
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.training import batches, losses, timed
+from utils.training import loop as training
+from utils.training.compute import FlopsMeter, forward_flops
 
 TINY = replace(PRESETS["smoke"], layers=2, hidden=32, heads=2, batch_size=8, lr=1e-2)
 
@@ -21,12 +22,12 @@ TINY = replace(PRESETS["smoke"], layers=2, hidden=32, heads=2, batch_size=8, lr=
 def data():
     docs = generate("train", 64)
     tokenizer = build_tokenizer("char", docs["intro"][:] + docs["body"][:])
-    return tokenizer, training.encode_docs(docs, tokenizer, 256)
+    return tokenizer, batches.encode_docs(docs, tokenizer, 256)
 
 
 def decoder(tokenizer, **changes):
     set_seed(0)
-    model = BertLMHeadModel(training.bert_config(replace(TINY, **changes), tokenizer, is_decoder=True, loss_type="ForCausalLM"))
+    model = BertLMHeadModel(batches.bert_config(replace(TINY, **changes), tokenizer, is_decoder=True, loss_type="ForCausalLM"))
     model.set_attn_implementation("eager")
     return model
 
@@ -39,10 +40,10 @@ def test_formula_is_what_torch_counts(data, layers, hidden, batch, length):
     ids = torch.randint(5, 50, (batch, length))
     labels = ids.clone()
     labels[:, : length // 2] = -100
-    with training.targets_only(model, shift=True), FlopCounterMode(display=False) as counter:
+    with losses.targets_only(model, shift=True), FlopCounterMode(display=False) as counter:
         model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss.backward()
     targets = int((labels[:, 1:] != -100).sum())
-    expected = 3 * forward_flops(model.config, batch, length, targets + -targets % training.TARGETS)
+    expected = 3 * forward_flops(model.config, batch, length, targets + -targets % losses.TARGETS)
     assert counter.get_total_flops() == pytest.approx(expected, rel=1e-3)
 
 
@@ -51,16 +52,16 @@ def test_the_meter_is_what_torch_counts(data, lean):
     """一步真的训练，电表与 torch 数的一样：词表头只算有标签的位置，或者每个位置都算。"""
     tokenizer, encoded = data
     model = decoder(tokenizer)
-    meter = FlopsMeter(training.clm_collator(tokenizer), model.config, lean)
+    meter = FlopsMeter(batches.clm_collator(tokenizer), model.config, lean)
     batch = meter([encoded[i] for i in range(8)])
-    with training.targets_only(model, shift=True) if lean else nullcontext(), FlopCounterMode(display=False) as counter:
+    with losses.targets_only(model, shift=True) if lean else nullcontext(), FlopCounterMode(display=False) as counter:
         model(**batch).loss.backward()
     assert counter.get_total_flops() == pytest.approx(meter.read(), rel=1e-3)
 
 
 def test_the_meter_adds_up_every_batch(data):
     tokenizer, encoded = data
-    model, collate = decoder(tokenizer), training.clm_collator(tokenizer)
+    model, collate = decoder(tokenizer), batches.clm_collator(tokenizer)
     meter = FlopsMeter(collate, model.config)
     total = 0.0
     for start in (0, 8, 16):
@@ -68,7 +69,7 @@ def test_the_meter_adds_up_every_batch(data):
         batch = meter(rows)
         assert all(torch.equal(batch[k], v) for k, v in collate(rows).items())             # 原样交出去
         targets = int((batch["labels"][:, 1:] != -100).sum())
-        total += 3 * forward_flops(model.config, *batch["labels"].shape, targets + -targets % training.TARGETS)
+        total += 3 * forward_flops(model.config, *batch["labels"].shape, targets + -targets % losses.TARGETS)
         assert meter.read() == meter.used == pytest.approx(total)
 
 
@@ -80,7 +81,7 @@ def test_training_by_flops_does_not_depend_on_the_clock(data, tmp_path, monkeypa
         now = iter(range(10**9))
         monkeypatch.setattr(timed.time, "perf_counter", lambda: seconds * next(now))
         model = decoder(tokenizer)
-        meter = FlopsMeter(training.clm_collator(tokenizer), model.config)
+        meter = FlopsMeter(batches.clm_collator(tokenizer), model.config)
         args = training.training_arguments(tmp_path, 1, TINY, torch.device("cpu"), 0)
         steps = timed.train_for(budget, model, encoded, meter, args, clock=meter.read)
         assert budget <= meter.used < 1.15 * budget

@@ -1,4 +1,4 @@
-"""utils.copy_layer、utils.copy_training：新层起点几乎不改变写出来的分布，各项损失等于照定义算的，冻住的不动，练了确实在学。"""
+"""tools.checkpoints.copy_layer、tools.checkpoints.copy_training：新层起点几乎不改变写出来的分布，各项损失等于照定义算的，冻住的不动，练了确实在学。"""
 
 import json
 from copy import deepcopy
@@ -11,17 +11,18 @@ import torch
 import torch.nn.functional as F
 from transformers import BertLMHeadModel
 
-from utils import copy_layer as C
-from utils import copy_training as T
-from utils import practice
-from utils.attention import eager_attention
-from utils.checkpoints import load_folder, save_checkpoint
-from utils.corpus import news_grammar
-from utils.environment import PRESETS, SHIPPED
-from utils.generation import generate
-from utils.practice import documents, exercise
-from utils.processes import launch, torchrun
-from utils.training import bert_config
+from tools.checkpoints import copy_layer as C
+from tools.checkpoints import copy_training as T
+from utils.analysis import practice
+from utils.analysis.practice import documents, exercise
+from utils.analysis.reading import eager_attention
+from utils.corpus.news import news_grammar
+from utils.generation.writing import generate
+from utils.models.checkpoints import load_folder, save_checkpoint
+from utils.paths import SHIPPED
+from utils.presets import PRESETS
+from utils.training.batches import bert_config
+from utils.training.processes import launch, torchrun
 
 GRAMMAR, CPU = news_grammar(), torch.device("cpu")
 
@@ -225,7 +226,7 @@ def test_two_processes(shipped, tmp_path):
     save_checkpoint(small, tokenizer, tmp_path / "start", {"objective": "clm", "causal_docs": 0})
     child = launch(torchrun(2, ["--from", tmp_path / "start", "--out", tmp_path / "one", "--minutes", "0.3", "--batch-size", "6",
                              "--survey", "60"],
-                            module="utils.copy_training"), cpu_only=True)
+                            module="tools.checkpoints.copy_training"), cpu_only=True)
     output = child.communicate(timeout=400)[0]
     assert child.returncode == 0, output[-3000:]
     info = json.loads((tmp_path / "one" / "course.json").read_text(encoding="utf-8"))

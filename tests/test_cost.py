@@ -1,4 +1,4 @@
-"""utils.cost：公式与真的模型对得上，实测的数合情理。"""
+"""utils.scaling.measure：公式与真的模型对得上，实测的数合情理。"""
 
 from dataclasses import replace
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import BertForMaskedLM
 
-from utils.checkpoints import load_checkpoint
-from utils.cost import count_parameters, matmul_speed, measure_step, step_flops, training_bytes
-from utils.environment import PRESETS
-from utils.training import bert_config
+from utils.models.checkpoints import load_checkpoint
+from utils.presets import PRESETS
+from utils.scaling.measure import count_parameters, matmul_speed, measure_step, step_flops, training_bytes
+from utils.training.batches import bert_config
 
 CPU = torch.device("cpu")
 MIDDLE = replace(PRESETS["cpu"], layers=2, hidden=256, heads=4, max_len=256)
@@ -41,7 +41,7 @@ def test_flops_agree_with_the_profiler(tokenizer):
     """PyTorch 自己数的浮点运算（只数矩阵乘法），与公式相差不到一成。"""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from utils.training import targets_only
+    from utils.training.losses import targets_only
     model = BertForMaskedLM(bert_config(MIDDLE, tokenizer, attn_implementation="eager"))
     ids = torch.randint(5, len(tokenizer), (2, 128))
     labels = torch.full_like(ids, -100)

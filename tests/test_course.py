@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from tools.install import base, browser, explain, here, lock, run_pip, stamp, venv
 
 ROOT = Path(__file__).resolve().parents[1]
 POSIX = os.name == "posix"
@@ -37,19 +40,43 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture
-def course(tmp_path, monkeypatch):
-    """导入的 course 模块，路径都指到临时文件夹。"""
+def load_course():
+    """重新导入一遍 course.py。"""
     spec = importlib.util.spec_from_file_location("course_under_test", ROOT / "course.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """导入的 course 模块；安装用的路径都指到临时文件夹。"""
+    module = load_course()
     for name in ("requirements.txt", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
-    venv = tmp_path / ".venv"
-    for name, value in (("ROOT", tmp_path), ("VENV", venv), ("LOCK", tmp_path / ".venv.lock"),
-                        ("STAMP", venv / "course-stamp.json")):
-        monkeypatch.setattr(module, name, str(value))
+    folder = tmp_path / ".venv"
+    for owner, name, value in ((base, "ROOT", tmp_path), (base, "VENV", folder), (lock, "LOCK", tmp_path / ".venv.lock"),
+                               (stamp, "STAMP", folder / "course-stamp.json")):
+        monkeypatch.setattr(owner, name, str(value))
     return module
+
+
+def copy_door(folder: Path) -> None:
+    """把 course.py 和它要的 tools/install 复制到 folder。"""
+    shutil.copy(ROOT / "course.py", folder)
+    shutil.copytree(ROOT / "tools" / "install", folder / "tools" / "install", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tools" / "__init__.py", folder / "tools")
+    (folder / "utils").mkdir()
+    for name in ("__init__.py", "paths.py", "road.py"):
+        shutil.copy(ROOT / "utils" / name, folder / "utils")
+
+
+def write_road(folder: Path, *topics: str) -> None:
+    """在 folder（notebooks/）里写一份 road.toml，依次是这几本。"""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = (f'[[notebook]]\ntopic = "{topic}"\ntitle = "题"\nseal = "字"\nquestion = ["问？"]\nenglish = "?"\nread = 1\nrun = 1\n'
+            "practise = 1\n" for topic in topics)
+    (folder / "road.toml").write_text("".join(rows), encoding="utf-8")
 
 
 # ---------------------------------------------------------------- 旧 Python
@@ -91,11 +118,30 @@ def test_newer_python_is_named(course, monkeypatch):
     """真能运行的新 Python 会被点名；PATH 上没有，就说去哪里装。"""
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     monkeypatch.setattr(course.sys, "version_info", (3, 10, 20))
-    with pytest.raises(course.Stop, match="已有够新的 Python.*\n.*python"):
-        course.check_python()
+    assert re.search(r"已有够新的 Python.*\n.*python.* course.py lab", course.python_problem())
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(course.Stop, match="请安装 Python 3.12"):
-        course.check_python()
+    assert "请安装 Python 3.12" in course.python_problem()
+
+
+def test_installer_is_told_which_pythons_will_do(monkeypatch):
+    """支持哪几版只写在 course.py 里，由它交给 tools/install。"""
+    monkeypatch.setattr(base, "MIN_PYTHON", (0, 0))
+    monkeypatch.setattr(base, "SUPPORTED", "")
+    course = load_course()
+    assert base.MIN_PYTHON == course.MIN_PYTHON == (3, 11)
+    assert "请换一个 Python（3.11 到 3.13）" in explain.explain_venv("说不清的错")
+
+
+def test_installer_needs_only_the_standard_library():
+    """安装之前什么包都没有；它也不回头导入 course.py 和 utils。"""
+    files = sorted((ROOT / "tools" / "install").glob("*.py"))
+    assert len(files) > 5
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert name.split(".")[0] in sys.stdlib_module_names or name.startswith("tools.install"), f"{path.name}: {name}"
 
 
 # ---------------------------------------------------------------- 命令行
@@ -137,13 +183,10 @@ def test_wrong_words_get_a_hint(words, expected):
 
 
 def test_wrong_notebook_lists_what_there_is(course):
-    folder = Path(course.ROOT, "notebooks", "src")
-    folder.mkdir(parents=True)
-    for name in ("00_start", "02_tokenization"):
-        (folder / f"{name}.py").write_text("")
-    assert course.choose_notebooks(["2", "00", "02_tokenization", "notebooks/src/00_start.py"]) == [
+    write_road(Path(base.ROOT, "notebooks"), "start", "background", "tokenization")
+    assert course.choose_notebooks(["2", "00", "02_tokenization", "notebooks/src/start.py", "notebooks/00_start.ipynb"]) == [
         "02_tokenization", "00_start"]
-    with pytest.raises(course.Stop, match="没有编号为「7」的 notebook") as stop:
+    with pytest.raises(base.Stop, match="没有「7」这一本 notebook") as stop:
         course.choose_notebooks(["7"])
     assert "00_start" in stop.value.text and "02_tokenization" in stop.value.text and stop.value.code == 2
 
@@ -152,6 +195,10 @@ def test_wrong_notebook_lists_what_there_is(course):
 def test_any_console_encoding_is_survived(encoding):
     code, _ = call("--help", check=0, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
     assert code == 0
+
+
+def test_safe_path_does_not_hide_the_installer():
+    call("--help", check=0, PYTHONSAFEPATH="1")
 
 
 @pytest.mark.parametrize("cores, extra, options, shared", [
@@ -210,9 +257,9 @@ def test_tests_use_one_thread_each_unless_the_user_says_more(course, monkeypatch
 
 
 def test_windows_paths_and_words(course, monkeypatch):
-    monkeypatch.setattr(course, "WINDOWS", True)
-    assert Path(course.venv_python()).parts[-3:] == (".venv", "Scripts", "python.exe")
-    assert course.me() == "python course.py"
+    monkeypatch.setattr(base, "WINDOWS", True)
+    assert Path(base.venv_python()).parts[-3:] == (".venv", "Scripts", "python.exe")
+    assert base.me() == "python course.py"
 
 
 # ---------------------------------------------------------------- 报错
@@ -234,23 +281,23 @@ def test_windows_paths_and_words(course, monkeypatch):
     ("ERROR: something else", "pip 安装失败"),
 ], ids=["磁盘", "磁盘-windows", "权限", "断网", "屏蔽", "证书", "平台", "校验", "其他"])
 def test_pip_errors_are_explained(course, log, expected):
-    assert expected in course.explain(log)
+    assert expected in explain.explain(log)
 
 
 def test_ordinary_log_lines_are_not_mistaken_for_errors(course):
     log = "\n".join(["  timed out is a word in a file name", *["x"] * 20, "ERROR: ResolutionImpossible"])
-    assert "pip 安装失败" in course.explain(course.complaints(log))
+    assert "pip 安装失败" in explain.explain(run_pip.complaints(log))
 
 
 def test_disk_filling_up_while_installing_is_noticed(course):
-    assert "磁盘空间不够" in course.explain("ERROR: 乱七八糟", free=0.01)
+    assert "磁盘空间不够" in explain.explain("ERROR: 乱七八糟", free=0.01)
 
 
 def test_full_disk_is_told_before_starting(course, monkeypatch):
-    monkeypatch.setattr(course.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 ** 9))
-    with pytest.raises(course.Stop, match="只剩 1.0 GB，安装至少需要 3 GB"):
-        course.set_up()
-    assert not Path(course.VENV).exists()
+    monkeypatch.setattr(run_pip.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 ** 9))
+    with pytest.raises(base.Stop, match="只剩 1.0 GB，安装至少需要 3 GB"):
+        venv.set_up()
+    assert not Path(base.VENV).exists()
 
 
 @pytest.mark.parametrize("output", [
@@ -259,33 +306,33 @@ def test_full_disk_is_told_before_starting(course, monkeypatch):
     "Error: Command '[\"/x/.venv/bin/python3\", \"-Im\", \"ensurepip\"]' returned non-zero exit status 1.",
 ])
 def test_missing_venv_module_is_explained(course, monkeypatch, output):
-    monkeypatch.setattr(course, "capture", lambda command: (1, output))
-    with pytest.raises(course.Stop, match="apt install python3-venv"):
-        course.set_up()
+    monkeypatch.setattr(base, "capture", lambda command: (1, output))
+    with pytest.raises(base.Stop, match="apt install python3-venv"):
+        venv.set_up()
 
 
 def test_unwritable_folder_is_explained(course, monkeypatch):
-    monkeypatch.setattr(course, "LOCK", str(Path(course.ROOT, "没有这个文件夹", "lock")))
-    with pytest.raises(course.Stop, match="课程文件夹不可写"):
-        course.set_up()
+    monkeypatch.setattr(lock, "LOCK", str(Path(base.ROOT, "没有这个文件夹", "lock")))
+    with pytest.raises(base.Stop, match="课程文件夹不可写"):
+        venv.set_up()
 
 
 # ---------------------------------------------------------------- --here
 
 
 def test_here_names_what_is_missing(course, monkeypatch):
-    have = course.installed()
+    have = here.installed()
     del have["jieba"]
     have["torch"] = "2.1.0"
-    monkeypatch.setattr(course, "installed", lambda: have)
-    monkeypatch.setattr(course, "on_colab", lambda: False)
-    with pytest.raises(course.Stop, match="torch、jieba") as stop:
-        course.set_up_here()
+    monkeypatch.setattr(here, "installed", lambda: have)
+    monkeypatch.setattr(here, "on_colab", lambda: False)
+    with pytest.raises(base.Stop, match="torch、jieba") as stop:
+        here.set_up_here()
     assert "pip install -r requirements.txt -c constraints.txt" in stop.value.text
 
 
 def test_here_uses_this_interpreter_when_all_is_there(course):
-    assert course.set_up_here() == sys.executable
+    assert here.set_up_here() == sys.executable
 
 
 def test_colab_keeps_torch_numpy_and_all_that_is_there(course, monkeypatch):
@@ -295,10 +342,10 @@ def test_colab_keeps_torch_numpy_and_all_that_is_there(course, monkeypatch):
     def fake_install(python, arguments, env, keep=()):
         seen["r"], seen["c"] = (Path(arguments[i]).read_text(encoding="utf-8").split("\n") for i in (1, 3))
 
-    monkeypatch.setattr(course, "installed", lambda: have)
-    monkeypatch.setattr(course, "on_colab", lambda: True)
-    monkeypatch.setattr(course, "pip_install", fake_install)
-    assert course.set_up_here() == sys.executable
+    monkeypatch.setattr(here, "installed", lambda: have)
+    monkeypatch.setattr(here, "on_colab", lambda: True)
+    monkeypatch.setattr(here, "pip_install", fake_install)
+    assert here.set_up_here() == sys.executable
     wanted = {line.split(">=")[0] for line in seen["r"] if line}
     assert {"transformers", "jieba"} <= wanted and not wanted & {"torch", "numpy"}
     pins = {line.split("==")[0]: line for line in seen["c"] if line}
@@ -319,21 +366,21 @@ def browser_lab(monkeypatch):
 @pytest.mark.skipif(not POSIX, reason="假的 Chromium 是一个 shell 脚本")
 def test_course_and_browser_tests_find_the_same_chromium(course, browser_lab, tmp_path, monkeypatch):
     monkeypatch.delenv("CHROMIUM", raising=False)
-    assert course.CHROMIUM_NAMES == browser_lab.NAMES
+    assert browser.CHROMIUM_NAMES == browser_lab.NAMES
     assert all(name in (ROOT / ".ci" / "run").read_text(encoding="utf-8").split("for name in")[1].split("; do")[0].split()
                for name in browser_lab.NAMES)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert course.find_chromium() is browser_lab.find_chromium() is None
+    assert browser.find_chromium() is browser_lab.find_chromium() is None
     fake = tmp_path / "google-chrome"
     fake.write_text("#!/bin/sh\n")
     fake.chmod(0o755)
-    assert course.find_chromium() == browser_lab.find_chromium() == str(fake)
+    assert browser.find_chromium() == browser_lab.find_chromium() == str(fake)
     named = tmp_path / "我的 chromium"
     named.write_text("")
     monkeypatch.setenv("CHROMIUM", str(named))
-    assert course.find_chromium() == browser_lab.find_chromium() == str(named)
+    assert browser.find_chromium() == browser_lab.find_chromium() == str(named)
     monkeypatch.setenv("CHROMIUM", "/没有/这个")
-    assert course.find_chromium() == browser_lab.find_chromium() == str(fake)
+    assert browser.find_chromium() == browser_lab.find_chromium() == str(fake)
 
 
 def test_a_missing_browser_skips_with_the_reason_or_fails_when_required(browser_lab, monkeypatch):
@@ -380,12 +427,12 @@ class Project:
         self.root = base / "我的 课程"
         self.wheels = base / "wheels"
         (self.root / "notebooks" / "src").mkdir(parents=True)
-        (self.root / "utils").mkdir()
         self.wheels.mkdir()
-        shutil.copy(ROOT / "course.py", self.root)
-        (self.root / "utils" / "notebooks.py").write_text(TELL, encoding="utf-8")
-        for name in ("00_start", "02_tokenization"):
-            (self.root / "notebooks" / "src" / f"{name}.py").write_text("")
+        copy_door(self.root)
+        (self.root / "tools" / "notebooks").mkdir()
+        (self.root / "tools" / "notebooks" / "__main__.py").write_text(TELL, encoding="utf-8")
+        (self.root / "tests").mkdir()
+        write_road(self.root / "notebooks", "start", "background", "tokenization")
         (self.root / "notebooks" / "00_start.ipynb").write_text("{}")
         self.require("ipykernel>=1.0", "jupyterlab>=1.0", "pytest>=1.0", "alpha>=1.0")
         (self.root / "constraints.txt").write_text("alpha==1.0\n")
@@ -465,7 +512,7 @@ def test_run_and_build_pass_on_names_preset_and_exit_code(project):
 def test_release_and_grade_pass_on_the_folder(course):
     for command in ("release", "grade"):
         line = course.command_line(command, ["/某处/作业"], [], "python")
-        assert line == ["python", "-m", "utils.classroom", command, "/某处/作业"]
+        assert line == ["python", "-m", "tools.classroom", command, "/某处/作业"]
         assert course.parse([command, "作业"])[:2] == (command, ["作业"])
     assert course.command_line("slides", ["02_tokenization"], [], "python")[-2:] == ["slides", "02_tokenization"]
 

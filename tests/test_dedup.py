@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from utils import dedup
-from utils.corpus import generate
-from utils.dedup import choose_bands, exact_duplicates, jaccard, miss_rate, near_duplicates, shingles
+from utils.corpus.news import generate
+from utils.sources import dedup
+from utils.sources.dedup import choose_bands, exact_duplicates, jaccard, miss_rate, near_duplicates, shingles
 
 ALPHABET = "的一是在不了有和人这中大为上个国我以要他"
 
@@ -187,5 +187,5 @@ def test_bad_calls_are_explained(call, words):
 
 def test_import_is_light():
     """只清洗、不查近似重复时，不该等 scipy。"""
-    code = "import sys, utils.dedup; sys.exit('scipy' in sys.modules or 'datasketch' in sys.modules)"
+    code = "import sys, utils.sources.dedup; sys.exit('scipy' in sys.modules or 'datasketch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=dedup.__file__.rsplit("utils", 1)[0]).returncode == 0

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from utils import environment as E
+from utils import paths, presets
 
 
 def test_presets_are_consistent():
-    assert list(E.PRESETS) == ["smoke", "cpu", "gpu"]
-    for name, p in E.PRESETS.items():
+    assert list(presets.PRESETS) == ["smoke", "cpu", "gpu"]
+    for name, p in presets.PRESETS.items():
         assert p.name == name and p.hidden % p.heads == 0 and p.n_docs >= 100 and p.max_len >= 256
-    sizes = [(p.layers, p.hidden, p.mlm_steps) for p in E.PRESETS.values()]
+    sizes = [(p.layers, p.hidden, p.mlm_steps) for p in presets.PRESETS.values()]
     assert sizes == sorted(sizes)
 
 
@@ -41,32 +42,32 @@ def test_pick_device(monkeypatch, cuda, mps, kind):
 
 def test_outputs_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
-    assert E.outputs_dir(E.PRESETS["cpu"]) == tmp_path / "cpu"
+    assert E.outputs_dir(presets.PRESETS["cpu"]) == tmp_path / "cpu"
     monkeypatch.delenv("COURSE_OUTPUTS")
-    assert E.outputs_dir(E.PRESETS["cpu"]) == E.ROOT / "outputs" / "cpu"
+    assert E.outputs_dir(presets.PRESETS["cpu"]) == paths.ROOT / "outputs" / "cpu"
 
 
 def test_start(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
-    lesson = E.start("06_mlm_pretraining", preset="smoke", mlm_steps=7)
-    assert lesson.preset.mlm_steps == 7 and E.PRESETS["smoke"].mlm_steps != 7
-    assert lesson.preset.layers == E.PRESETS["smoke"].layers
+    lesson = E.start("mlm_pretraining", preset="smoke", mlm_steps=7)
+    assert lesson.preset.mlm_steps == 7 and presets.PRESETS["smoke"].mlm_steps != 7
+    assert lesson.preset.layers == presets.PRESETS["smoke"].layers
     assert lesson.outputs == tmp_path / "smoke" and isinstance(lesson.outputs, Path)
     out = capsys.readouterr().out
-    assert "smoke" in out and torch.__version__.split("+")[0] in out and str(E.ROOT) not in out
+    assert "smoke" in out and torch.__version__.split("+")[0] in out and str(paths.ROOT) not in out
 
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_a_cpu_with_fast_bf16_does_twice_the_steps(monkeypatch, capsys, fast):
     monkeypatch.setattr(E, "pick_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(E, "fast_bf16", lambda: fast)
-    usual, preset = E.PRESETS["cpu"], E.start("08_clm_finetuning", preset="cpu").preset
+    usual, preset = presets.PRESETS["cpu"], E.start("clm_finetuning", preset="cpu").preset
     times = 2 if fast else 1
     assert (preset.bf16, preset.mlm_steps, preset.clm_steps) == (fast, times * usual.mlm_steps, times * usual.clm_steps)
     assert ("bf16" in capsys.readouterr().out) == fast
-    assert E.start("08_clm_finetuning", preset="cpu", clm_steps=9).preset.clm_steps == 9   # 写明的优先
-    assert E.start("08_clm_finetuning", preset="cpu", bf16=False).preset == usual
-    assert E.start("08_clm_finetuning", preset="smoke").preset == E.PRESETS["smoke"]
+    assert E.start("clm_finetuning", preset="cpu", clm_steps=9).preset.clm_steps == 9   # 写明的优先
+    assert E.start("clm_finetuning", preset="cpu", bf16=False).preset == usual
+    assert E.start("clm_finetuning", preset="smoke").preset == presets.PRESETS["smoke"]
 
 
 @pytest.mark.parametrize("seconds, fast", [((3.0, 1.0), True), ((1.0, 1.0), False), ((1.0, 5.0), False)])
@@ -77,15 +78,15 @@ def test_fast_bf16_is_measured(monkeypatch, seconds, fast):
     for span in spans:
         ticks += [now, now + span]
         now += span
-    monkeypatch.setattr(E.time, "perf_counter", iter(ticks).__next__)
+    monkeypatch.setattr(presets.time, "perf_counter", iter(ticks).__next__)
     assert E.fast_bf16.__wrapped__() is fast
 
 
 def test_start_refuses_unknown_fields():
     with pytest.raises(ValueError, match="mlm_step.*mlm_steps"):
-        E.start("06_mlm_pretraining", preset="smoke", mlm_step=7)
+        E.start("mlm_pretraining", preset="smoke", mlm_step=7)
     with pytest.raises(ValueError, match="tiny"):
-        E.start("06_mlm_pretraining", preset="tiny")
+        E.start("mlm_pretraining", preset="tiny")
 
 
 def test_start_sets_the_seed():
@@ -101,7 +102,7 @@ def test_start_sets_the_seed():
 
 
 def test_record(monkeypatch, capsys, tmp_path):
-    lesson = E.Lesson("06_mlm_pretraining", E.PRESETS["smoke"], torch.device("cpu"), 1, tmp_path)
+    lesson = E.Lesson("mlm_pretraining", presets.PRESETS["smoke"], torch.device("cpu"), 1, tmp_path)
     monkeypatch.delenv("COURSE_RECORDS", raising=False)
     lesson.record("留出集损失", 1.23456, "奈特/词元")
     assert "留出集损失 = 1.235 奈特/词元" in capsys.readouterr().out
@@ -113,7 +114,7 @@ def test_record(monkeypatch, capsys, tmp_path):
     rows = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 2 and "留出集损失" in target.read_text(encoding="utf-8")
     assert rows[0] == {
-        "name": "留出集损失", "value": 1.5, "unit": "奈特/词元", "notebook": "06_mlm_pretraining",
+        "name": "留出集损失", "value": 1.5, "unit": "奈特/词元", "notebook": "mlm_pretraining",
         "preset": "smoke", "device": "cpu", "versions": E.versions(),
     }
     assert rows[1]["unit"] == "" and rows[1]["value"] == 2000

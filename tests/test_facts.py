@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from utils.corpus import generate, news_grammar
-from utils.facts import check_facts, literal_facts
+from utils.corpus.facts import check_facts, literal_facts
+from utils.corpus.news import generate, news_grammar
 
 
 def with_mentions(rng, swap=None, by=None):

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from utils import store
-from utils.corpus import generate, load_corpus
-from utils.documents import COLUMNS, split_text
-from utils.encodings import detect_encoding
-from utils.environment import ROOT
-from utils.store import HeldOut, content_key
+from utils.corpus.news import generate, load_corpus
+from utils.paths import ROOT
+from utils.sources import store
+from utils.sources.documents import COLUMNS, split_text
+from utils.sources.encodings import detect_encoding
+from utils.sources.store import HeldOut, content_key
 
 ROWS = [{k: row[k] for k in COLUMNS} for row in generate("train", 60)]
 TRADITIONAL = "昨日上午，臺北的圖書館舉辦讀書會，許多學生與老師參加，大家談論歷史與詩歌，氣氛熱烈。"
@@ -281,7 +281,7 @@ MEASURE = """
 import pathlib, sys, threading, time
 import psutil
 from datasets import config
-import utils.files
+import utils.sources.files
 from utils.corpus import load_corpus
 config.HF_DATASETS_CACHE = sys.argv[2]
 process, peak, done = psutil.Process(), 0, False

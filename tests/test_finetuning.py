@@ -6,11 +6,12 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, BertLMHeadModel
 
-from utils import finetuning as F
-from utils.corpus import generate
-from utils.environment import PRESETS
-from utils.tokenization import build_tokenizer
-from utils.training import bert_config, clm_collator, encode_docs, evaluate, fixed_batches
+from utils.corpus.news import generate
+from utils.presets import PRESETS
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.training import finetuning as F
+from utils.training.batches import bert_config, clm_collator, encode_docs, fixed_batches
+from utils.training.losses import evaluate
 
 PRESET = replace(PRESETS["smoke"], layers=3, batch_size=8)
 

@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from utils.corpus import generate, news_grammar
-from utils.foresight import END, Ahead
-from utils.grammar import Grammar
+from utils.corpus.grammar import Grammar
+from utils.corpus.news import generate, news_grammar
+from utils.corpus.next_character import END, Ahead
 
 GRAMMAR = news_grammar()
 

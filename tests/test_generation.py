@@ -1,4 +1,4 @@
-"""utils.generation、utils.writer、utils.decoding、utils.kv_cache：与 transformers 相等，缓存、分批不改变结果。"""
+"""utils.generation：与 transformers 相等，缓存、分批不改变结果。"""
 
 import math
 from collections import Counter
@@ -16,11 +16,11 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from utils import decoding as D
-from utils import generation as G
-from utils import writer as W
-from utils.kv_cache import CachedDecoder, UncachedDecoder
-from utils.tokenization import build_tokenizer
+from utils.generation import decoding as D
+from utils.generation import writer as W
+from utils.generation import writing as G
+from utils.generation.kv_cache import CachedDecoder, UncachedDecoder
+from utils.tokenization.tokenizer import build_tokenizer
 
 TEXT = "今天是个大晴天，鹤鸣市最低气温8摄氏度。昼夜温差达9度，老人和孩子要注意添衣！银滩队以3比2获胜"
 INTROS = ["今天是个大晴天。", "鹤鸣市气温8度。", "银滩队以3比2获胜，老人和孩子", "天", "昼夜温差大！"]

@@ -6,9 +6,9 @@ import os
 import pytest
 import torch
 
-from benchmarks import generation as B
-from utils.environment import PRESETS
-from utils.speed import race
+from tools.benchmarks import generation as B
+from utils.presets import PRESETS
+from utils.scaling.speed import race
 
 
 def test_race_takes_turns_after_a_warm_up():

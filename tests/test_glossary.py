@@ -7,14 +7,15 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 
-from utils import glossary as G
-from utils.environment import ROOT
+from tools.notebooks import glossary as G
+from utils.paths import ROOT
+from utils.road import road
 
 TERMS = G.read_terms()
-NOTEBOOKS = G.notebooks()
-PROSE = {number: G.prose(ROOT / "notebooks" / "src" / f"{name}.py") for number, name in NOTEBOOKS.items()}
+ORDER = [stop.topic for stop in road()]
+PROSE = {topic: G.prose(path) for topic in ORDER if (path := ROOT / "notebooks" / "src" / f"{topic}.py").exists()}
 EVERYDAY = {"键", "值", "头", "目标", "参数", "提示", "温度"}           # 也是日常的字眼，单凭字面看不出是不是术语
-EXPLAINED = {("下限", "02")}                                          # 用的时候当场就解释了，只是没有写英文
+EXPLAINED = {("下限", "tokenization")}                                          # 用的时候当场就解释了，只是没有写英文
 
 
 @pytest.mark.parametrize("term", [t for t in TERMS if t.kind == "术语"], ids=lambda t: t.name)
@@ -25,24 +26,30 @@ def test_a_term_is_given_with_its_english_where_the_table_says(term):
 
 @pytest.mark.parametrize("term", [t for t in TERMS if t.kind == "术语" and t.name not in EVERYDAY], ids=lambda t: t.name)
 def test_no_earlier_notebook_uses_a_term_unannounced(term):
-    for number, cells in PROSE.items():
-        if number < term.first and (term.name, number) not in EXPLAINED and any(term.name in cell for cell in cells):
-            assert G.introduced(term, cells), f"{number} 用了「{term.name}」，却到 {term.first} 才讲；请写上英文，或改表里的首见"
+    for topic, cells in PROSE.items():
+        earlier = ORDER.index(topic) < ORDER.index(term.first)
+        if earlier and (term.name, topic) not in EXPLAINED and any(term.name in cell for cell in cells):
+            assert G.introduced(term, cells), f"{topic} 用了「{term.name}」，却到 {term.first} 才讲；请写上英文，或改表里的首见"
 
 
 def test_the_page_is_up_to_date():
-    assert G.PAGE.read_text(encoding="utf-8") == G.render(TERMS, NOTEBOOKS), "请运行 python -m utils.glossary"
+    assert G.PAGE.read_text(encoding="utf-8") == G.render(TERMS, road()), "请运行 python -m tools.notebooks.glossary"
+
+
+def test_a_topic_that_is_not_on_the_road_is_refused():
+    with pytest.raises(ValueError, match="没有：nowhere"):
+        G.render([G.Term("术语", "词元", "token", "意思", "nowhere")], road())
 
 
 def test_english_may_stand_on_either_side_but_near():
-    term = G.Term("术语", "词元", "token", "", "00")
+    term = G.Term("术语", "词元", "token", "", "start")
     assert G.introduced(term, ["一个**词元（token）**是"]) and G.introduced(term, ["Token 就是词元"])
     assert not G.introduced(term, ["词元", "token"]) and not G.introduced(term, ["词元" + "字" * 50 + "token"])
 
 
 @pytest.mark.parametrize("text, words", [
-    ("种类\t写法", "第一行应当是"), (G.HEAD + "\n术语\t甲\t\t意思\t00", "没有写英文"), (G.HEAD + "\n术语\t甲\ta\t意思\t0", "第 2 行"),
-    (G.HEAD + "\n别的\t甲\ta\t意思\t00", "第 2 行"), (G.HEAD + "\n符号\tB\t\t批\t00\n符号\tB\t\t批\t00", "写了两遍")])
+    ("种类\t写法", "第一行应当是"), (G.HEAD + "\n术语\t甲\t\t意思\tstart", "没有写英文"), (G.HEAD + "\n术语\t甲\ta\t意思\t00", "第 2 行"),
+    (G.HEAD + "\n别的\t甲\ta\t意思\tstart", "第 2 行"), (G.HEAD + "\n符号\tB\t\t批\tstart\n符号\tB\t\t批\tstart", "写了两遍")])
 def test_a_bad_table_is_refused(text, words, tmp_path):
     (tmp_path / "terms.tsv").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=words):
@@ -83,7 +90,7 @@ def broken(path: Path) -> list[str]:
     return found
 
 
-FOLDERS = ("*.md", "data/**/*.md", "notebooks/*.md", "notebooks/*.ipynb", "benchmarks/*.md")
+FOLDERS = ("*.md", "data/**/*.md", "docs/**/*.md", "notebooks/*.md", "notebooks/*.ipynb", "benchmarks/*.md")
 PAGES = sorted(p for pattern in FOLDERS for p in ROOT.glob(pattern))
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import BertForMaskedLM
 
-from utils import gpu_loop as G
-from utils.corpus import generate
-from utils.environment import PRESETS, pick_device
-from utils.initialization import prepare_heads
-from utils.tokenization import build_tokenizer
-from utils.training import bert_config, encode_docs
+from tools.checkpoints import gpu_loop as G
+from utils.corpus.news import generate
+from utils.models.initialization import prepare_heads
+from utils.presets import PRESETS, pick_device
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.training.batches import bert_config, encode_docs
 
 PRESET = replace(PRESETS["smoke"], max_len=256, batch_size=8)
 

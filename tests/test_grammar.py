@@ -11,11 +11,11 @@ from statistics import fmean, stdev
 import pytest
 from datasets import Dataset
 
-from utils.corpus import _row, floor, news_grammar
-from utils.environment import DATA
-from utils.grammar import Grammar, always_mentioned
-from utils.lexicon import GrammarError, Lexicon
-from utils.templates import PARTS, compile_text, evaluate
+from utils.corpus.grammar import Grammar, always_mentioned
+from utils.corpus.lexicon import GrammarError, Lexicon
+from utils.corpus.news import _row, floor, news_grammar
+from utils.corpus.templates import PARTS, compile_text, evaluate
+from utils.paths import DATA
 
 FRUIT = r'''
 @zipf 1

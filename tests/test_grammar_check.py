@@ -6,9 +6,9 @@ from random import Random
 import pytest
 from test_grammar import write
 
-from utils import grammar_check
-from utils.corpus import news_grammar
-from utils.grammar_check import problems, sentences
+from tools.corpus import grammar_check
+from tools.corpus.grammar_check import problems, sentences
+from utils.corpus.news import news_grammar
 
 LONG = "今天的活动吸引了许多附近的居民前来参加，大家都说办得热闹，"
 GOOD = f"{LONG}{{x}}也来了。{LONG}大家高兴地等到天黑才回家去。"

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from hub_standin import Repo, StandIn
 
-from utils.corpus import generate, load_corpus
-from utils.documents import COLUMNS
-from utils.environment import ROOT
+from utils.corpus.news import generate, load_corpus
+from utils.paths import ROOT
+from utils.sources.documents import COLUMNS
 
 TOKEN = "hf_" + "standinSecret" * 2
 ROWS = [{k: row[k] for k in COLUMNS} for row in generate("train", 80)]
@@ -237,7 +237,7 @@ def test_an_endpoint_that_is_not_a_hub(hub, tmp_path):
 
 
 def test_endpoint_set_after_the_import(hub, tmp_path):
-    code = 'import utils.hub, os; os.environ["HF_ENDPOINT"] = "https://mirror.example"; results["x"] = call("hub:course/plain")'
+    code = 'import utils.sources.hub, os; os.environ["HF_ENDPOINT"] = "https://mirror.example"; results["x"] = call("hub:course/plain")'
     assert "导入库之后才设" in run(code, hub.endpoint, tmp_path)[0]["x"]["error"]
 
 
@@ -288,7 +288,7 @@ def test_options_are_checked_before_anything_is_fetched(call, words):
 @pytest.mark.parametrize("error", [RuntimeError, ConnectionError, KeyError, ValueError])
 def test_what_the_library_says_never_reaches_the_traceback(error):
     """库的报错里若带着请求头，令牌也不能随「During handling…」一起打印出来。"""
-    from utils.hub import in_chinese
+    from utils.sources.hub import in_chinese
     try:
         with in_chinese("a/b", None):
             raise error(f"Illegal header value b'Bearer {TOKEN}'")
@@ -301,7 +301,7 @@ def test_what_the_library_says_never_reaches_the_traceback(error):
 
 def test_datasets_offline_alone_is_enough(monkeypatch):
     """只设了 HF_DATASETS_OFFLINE 时也说是离线，不去连。"""
-    from utils import hub
+    from utils.sources import hub
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")

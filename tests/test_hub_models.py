@@ -1,4 +1,4 @@
-"""hub 上的模型：真的 transformers 客户端，对着本机的替身跑；第 10 本里要联网的格子原样拿来运行。"""
+"""hub 上的模型：真的 transformers 客户端，对着本机的替身跑；scale_up 里要联网的格子原样拿来运行。"""
 
 import json
 
@@ -7,9 +7,9 @@ import pytest
 from hub_standin import Repo, StandIn
 from test_hub import ROWS, TOKEN, jsonl, run
 
-from utils.environment import ROOT
+from utils.paths import ROOT
 
-CELLS = [c.source for c in jupytext.read(ROOT / "notebooks" / "src" / "10_scale_up.py", fmt="py:percent").cells if c.cell_type == "code"]
+CELLS = [c.source for c in jupytext.read(ROOT / "notebooks" / "src" / "scale_up.py", fmt="py:percent").cells if c.cell_type == "code"]
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +44,15 @@ BEFORE = """
 import math, os, pathlib, torch
 from dataclasses import replace
 import sys; sys.argv = ["x"]
-from utils.environment import PRESETS, start
-from utils.checkpoints import load_checkpoint
-from utils.cleaning import clean
+from utils.environment import start
+from utils.presets import PRESETS
+from utils.models.checkpoints import load_checkpoint
+from utils.sources.cleaning import clean
 from utils.corpus import generate, load_corpus
 from utils.tokenization import name_unknown
 from utils.training import encode_docs, evaluate, fixed_batches, mlm_collator, train, training_arguments
 from transformers import BertForMaskedLM, BertLMHeadModel
-lesson = start("10_scale_up", preset="smoke")
+lesson = start("scale_up", preset="smoke")
 preset, device = lesson.preset, lesson.device
 articles = [row for part in load_corpus("articles").values() for row in part]
 clm = load_checkpoint("clm", BertLMHeadModel, preset=preset, prefer="shipped", is_decoder=True)[0]
@@ -59,7 +60,7 @@ clm = load_checkpoint("clm", BertLMHeadModel, preset=preset, prefer="shipped", i
 
 
 def network_cells() -> list[str]:
-    """第 10 本里要联网的格子，以及它们用到的两个函数，按次序。"""
+    """scale_up 里要联网的格子，以及它们用到的两个函数，按次序。"""
     words = ("COURSE_HUB_DATASET", "def fill(", "COURSE_HUB_BERT", "if BERT is not None", "def bits_per_char(", "COURSE_HUB_CAUSAL")
     chosen = [cell for cell in CELLS if any(word in cell for word in words)]
     assert len(chosen) == len(words)
@@ -85,7 +86,7 @@ def test_without_names_the_cells_do_nothing(hub, tmp_path):
 
 PROBLEMS = """
 from transformers import AutoModelForMaskedLM
-from utils.hub_models import load_hub_model
+from utils.sources.hub_models import load_hub_model
 for name in ("course/nowhere", "course/pickled", "course/private", "course/code", "../etc"):
     try:
         load_hub_model(name, AutoModelForMaskedLM)
@@ -111,6 +112,6 @@ def test_each_problem_gets_one_clear_sentence(hub, tmp_path):
 def test_offline_is_said_at_once():
     from transformers import AutoModelForMaskedLM
 
-    from utils.hub_models import load_hub_model
+    from utils.sources.hub_models import load_hub_model
     with pytest.raises(ValueError, match="离线模式"):
         load_hub_model("course/bert", AutoModelForMaskedLM)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, BertLMHeadModel
 
-from utils import initialization as I
-from utils.corpus import generate
-from utils.environment import choose_preset
-from utils.tokenization import build_tokenizer
-from utils.training import bert_config
+from utils.corpus.news import generate
+from utils.models import initialization as I
+from utils.presets import choose_preset
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.training.batches import bert_config
 
 N = 40                                                    # 一遍多少个不重复的字
 

@@ -1,4 +1,4 @@
-"""utils.landscape：表和图说的是同一批数，数写得对，名字互不遮挡。"""
+"""utils.views.figures.landscape：表和图说的是同一批数，数写得对，名字互不遮挡。"""
 
 import re
 from dataclasses import replace
@@ -6,8 +6,8 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import pytest
 
-from utils.landscape import KINDS, LANDMARKS, draw_landscape, landmark_table, size_text
-from utils.plotting import use_chinese_font
+from utils.display.plotting import use_chinese_font
+from utils.views.figures.landscape import KINDS, LANDMARKS, draw_landscape, landmark_table, size_text
 
 use_chinese_font()
 

@@ -1,4 +1,4 @@
-"""utils.machine 与 utils.speed：每项检查都既会通过也会不通过，不通过时说得出办法；速度的折算对得上手算。"""
+"""utils.machine 与 utils.scaling.speed：每项检查都既会通过也会不通过，不通过时说得出办法；速度的折算对得上手算。"""
 
 import itertools
 import math
@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from utils import machine
-from utils.environment import PRESETS, ROOT
 from utils.machine import Check, check_machine
-from utils.speed import EVALUATIONS, FORWARD, Speed, measure_speed, minutes_text
-from utils.tokenization import build_tokenizer
+from utils.paths import ROOT
+from utils.presets import PRESETS
+from utils.scaling.speed import EVALUATIONS, FORWARD, Speed, measure_speed, minutes_text
+from utils.tokenization.tokenizer import build_tokenizer
 
 TINY = replace(PRESETS["smoke"], layers=1, hidden=16, heads=2, batch_size=8)
 
@@ -49,7 +50,7 @@ def test_each_check_has_its_verdict_and_its_remedy(state, check):
 
 
 def test_the_real_machine_passes_what_the_course_ships():
-    from utils.plotting import use_chinese_font
+    from utils.display.plotting import use_chinese_font
 
     use_chinese_font()
     assert machine.check_font().state == "ok"

@@ -1,4 +1,4 @@
-"""utils.metrics：手算得出的小例子、sacrebleu 的约定、事实核对，以及 BPC 与逐篇计算相等。"""
+"""utils.generation.metrics：手算得出的小例子、sacrebleu 的约定、事实核对，以及 BPC 与逐篇计算相等。"""
 
 import math
 
@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from transformers import BertConfig, BertLMHeadModel
 
-from utils import corpus
-from utils import metrics as M
-from utils.tokenization import build_tokenizer, encode_pair
+from utils.corpus import news as corpus
+from utils.generation import metrics as M
+from utils.tokenization.tokenizer import build_tokenizer, encode_pair
 
 
 def test_distinct_and_repetition_by_hand():

@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import BertForMaskedLM
 
-from utils import minimal_pairs as M
-from utils.attention import get_attentions
-from utils.environment import choose_preset
-from utils.tokenization import build_tokenizer
-from utils.training import bert_config
+from utils.analysis import minimal_pairs as M
+from utils.analysis.reading import get_attentions
+from utils.presets import choose_preset
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.training.batches import bert_config
 
 ALL = M.load_pairs()
 KINDS = list(dict.fromkeys(p.kind for p in ALL))

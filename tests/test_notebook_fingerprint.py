@@ -4,27 +4,30 @@ import ast
 import json
 from pathlib import Path
 
-import jupytext
 import nbformat
 import pytest
+from notebook_source import stop_text
 
-from utils import checkpoints, notebooks
-from utils import notebook_checks as checks
-from utils.code_facts import name_of, same_program, study, text_of
-from utils.notebook_execution import Failure, Result
-from utils.notebook_fingerprint import fingerprint, outdated, stored_fingerprint, study_cells
-from utils.road import KINDS, road
+from tools.notebooks import lint as checks
+from tools.notebooks import manage as notebooks
+from tools.notebooks.code_facts import name_of, same_program, study, text_of
+from tools.notebooks.execution import Failure, Result
+from tools.notebooks.fingerprint import fingerprint, outdated, stored_fingerprint, study_cells
+from tools.notebooks.links import read_cells
+from utils.models import checkpoints
+from utils.road import KINDS, maker, road, stop_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = checks.source_files(ROOT / "notebooks")
-PLAIN, MAKER, USER = "01_plain", "02_maker", "03_user"
+PLAIN, MAKER, USER = "plain", "maker", "user"
+BUILT = {PLAIN: "00_plain.ipynb", MAKER: "01_maker.ipynb", USER: "02_user.ipynb"}
 
 TREE = {
     "utils/__init__.py": '"""小助手包。"""\n',
-    "utils/environment.py": 'from pathlib import Path\nROOT = Path(".")\nDATA = ROOT / "data"\nSHIPPED = DATA / "checkpoints"\n',
-    "utils/checkpoints.py": "from utils.environment import SHIPPED\n\n\ndef load_checkpoint(kind, cls, preset=None, prefer='own'):\n"
+    "utils/paths.py": 'from pathlib import Path\nROOT = Path(".")\nDATA = ROOT / "data"\nSHIPPED = DATA / "checkpoints"\n',
+    "utils/models/checkpoints.py": "from utils.paths import SHIPPED\n\n\ndef load_checkpoint(kind, cls, preset=None, prefer='own'):\n"
                             "    return SHIPPED / kind\n\n\ndef save_checkpoint(*what):\n    pass\n",
-    "utils/near.py": '"""近处的。"""\nfrom .inner import base\nfrom utils.environment import DATA\nLIMIT = 3                 # 上限\n\n\n'
+    "utils/near.py": '"""近处的。"""\nfrom .inner import base\nfrom utils.paths import DATA\nLIMIT = 3                 # 上限\n\n\n'
                      'def used():\n    """用到的。"""\n    from utils import lazy\n    return lazy\n\n\n'
                      'def unused():\n    from utils import never\n    return DATA / "unused.txt"\n\n\n'
                      'def words():\n    return DATA / "words"\n\n\nif __name__ == "__main__":\n    unused()\n',
@@ -43,13 +46,14 @@ TREE = {
     "data/words/README.md": "说明\n",
     "data/checkpoints/mlm/weights": "1",
     "data/checkpoints/clm/weights": "1",
-    "notebooks/road.toml": f'[[notebook]]\nname = "{PLAIN}"\n[[notebook]]\nname = "{MAKER}"\nmakes = "mlm"\n'
-                           f'[[notebook]]\nname = "{USER}"\nmlm = "own"\n',
+    "notebooks/road.toml": stop_text(PLAIN) + stop_text(MAKER, makes="mlm") + stop_text(USER, mlm="own"),
     f"notebooks/src/{PLAIN}.py": "# %% [markdown]\n# # 题目\n\n# %%\nfrom utils.near import used, words\n\n# %% [markdown]\n# 说明\n\n"
                                  '# %%\ndef f():\n    """说明。"""\n    return 1      # 注释\n',
-    f"notebooks/src/{MAKER}.py": "# %% [markdown]\n# # 题目\n\n# %%\nfrom utils.checkpoints import save_checkpoint\nimport importlib\n"
+    f"notebooks/src/{MAKER}.py": "# %% [markdown]\n# # 题目\n\n# %%\nfrom utils.models.checkpoints import save_checkpoint\n"
+                                 "import importlib\n"
                                  'part = importlib.import_module(f"utils.parts.part{1}")\n',
-    f"notebooks/src/{USER}.py": "# %% [markdown]\n# # 题目\n\n# %%\n%matplotlib inline\nfrom utils.checkpoints import load_checkpoint\n"
+    f"notebooks/src/{USER}.py": "# %% [markdown]\n# # 题目\n\n# %%\n%matplotlib inline\n"
+                                "from utils.models.checkpoints import load_checkpoint\n"
                                 "import utils.pictures as p\nmodel = load_checkpoint('mlm', None)\n"
                                 'command = ["python", "-m", "utils.run"]\n',
 }
@@ -98,7 +102,7 @@ def prints(root: Path) -> dict[str, dict]:
     ("data/words/README.md", "说明", "改过", ""),
     ("data/words/.DS_Store", "", "x", ""),
     ("data/unused.txt", "乙", "丙", ""),
-    ("data/checkpoints/mlm/weights", "1", "2", USER),                                # 只存模型的 02 不算用了它
+    ("data/checkpoints/mlm/weights", "1", "2", USER),                                # 只存模型的那一本不算用了它
     ("data/checkpoints/clm/weights", "1", "2", ""),
     (f"notebooks/src/{PLAIN}.py", "# # 题目", "# # 新题目", ""),
     (f"notebooks/src/{PLAIN}.py", "# 注释", "# 改过", ""),
@@ -141,7 +145,7 @@ def fake(tree, monkeypatch):
     def execute(source, preset=None, records=None, bar=True):
         script["during"](source)
         failure = Failure(1, "x", "坏了", "") if script["fail"] else None
-        return Result(source.stem, 1, 1, failure, jupytext.read(source, fmt="py:percent"))
+        return Result(stop_of(source).name, 1, 1, failure, nbformat.v4.new_notebook(cells=read_cells(source)))
 
     monkeypatch.setattr(notebooks, "execute", execute)
     return script
@@ -157,18 +161,18 @@ def stale(tree) -> str:
 
 
 def test_build_stores_it_after_running_and_check_names_what_changed(tree, fake, capsys):
-    path = tree / "notebooks" / f"{PLAIN}.ipynb"
+    path = tree / "notebooks" / BUILT[PLAIN]
     seen = []
     fake["during"] = lambda source: seen.append(path.exists() and stored_fingerprint(path))
-    assert build(tree, "1") == 0 and seen == [False]
+    assert build(tree, PLAIN) == 0 and seen == [False]
     assert stored_fingerprint(path) == fingerprint(tree / "notebooks" / "src" / f"{PLAIN}.py") and stale(tree) == ""
     first = path.read_bytes()
     edit(tree, "utils/near.py", "LIMIT = 3", "LIMIT = 4")
-    assert stale(tree) == f"{PLAIN}.ipynb：输出比代码旧：utils/near.py 变了（构建之后），请运行 course.py build 01"
+    assert stale(tree) == f"{BUILT[PLAIN]}：输出比代码旧：utils/near.py 变了（构建之后），请运行 course.py build 00"
     fake["fail"] = True
-    assert build(tree, "1") == 1 and path.read_bytes() == first              # 没有运行完，旧的指纹不动
+    assert build(tree, PLAIN) == 1 and path.read_bytes() == first              # 没有运行完，旧的指纹不动
     fake["fail"] = False
-    assert build(tree, "1") == 0 and stale(tree) == ""
+    assert build(tree, PLAIN) == 0 and stale(tree) == ""
     edit(tree, f"notebooks/src/{PLAIN}.py", "return 1", "return 2")
     edit(tree, "data/words/a.txt", "甲", "乙")
     assert "它的代码、data/words 变了" in stale(tree)
@@ -179,49 +183,49 @@ def test_build_stores_it_after_running_and_check_names_what_changed(tree, fake, 
 
 
 def test_a_notebook_without_one_is_reported(tree, fake):
-    assert build(tree, "1") == 0
-    path = tree / "notebooks" / f"{PLAIN}.ipynb"
+    assert build(tree, PLAIN) == 0
+    path = tree / "notebooks" / BUILT[PLAIN]
     nb = nbformat.read(path, 4)
     del nb.metadata["course"]["fingerprint"]
     notebooks.save(nb, path)
-    assert stale(tree) == f"{PLAIN}.ipynb：输出没有指纹，请运行 course.py build 01"
+    assert stale(tree) == f"{BUILT[PLAIN]}：输出没有指纹，请运行 course.py build 00"
 
 
 @pytest.mark.parametrize("name, new", [("utils/near.py", "LIMIT = 4"), ("utils/near.py", "LIMIT = = ")])
 def test_edited_while_building_is_refused(tree, fake, capsys, name, new):
     """构建期间有人改了用到的模块（哪怕正改到一半，语法都不对）：不写，说出是哪一个。"""
     fake["during"] = lambda source: edit(tree, name, "LIMIT = 3", new)
-    assert build(tree, "1") == 1
-    assert not (tree / "notebooks" / f"{PLAIN}.ipynb").exists()
+    assert build(tree, PLAIN) == 1
+    assert not (tree / "notebooks" / BUILT[PLAIN]).exists()
     assert f"没有写出：构建期间有改动: {name}" in capsys.readouterr().out
     fake["during"] = lambda source: edit(tree, "utils/never.py", "1", "2")     # 用不到的可以改
-    assert build(tree, "1") == 0
+    assert build(tree, PLAIN) == 0
 
 
 def test_refresh_keeps_it_and_never_renews_it(tree, fake):
     """只改文字、注释、文档字符串：指纹留着，还作数；模块变了以后 refresh，也不能把旧输出说成新的。"""
-    assert build(tree, "1") == 0
-    path, source = tree / "notebooks" / f"{PLAIN}.ipynb", f"notebooks/src/{PLAIN}.py"
+    assert build(tree, PLAIN) == 0
+    path, source = tree / "notebooks" / BUILT[PLAIN], f"notebooks/src/{PLAIN}.py"
     first = stored_fingerprint(path)
     edit(tree, source, "# # 题目", "# # 新题目")
     edit(tree, source, '"""说明。"""', '"""改过。"""')
-    assert notebooks.refresh(["1"], tree / "notebooks") == 0
+    assert notebooks.refresh([PLAIN], tree / "notebooks") == 0
     assert "新题目" in path.read_text("utf-8") and "改过" in path.read_text("utf-8")
     assert stored_fingerprint(path) == first and stale(tree) == ""
     edit(tree, "utils/near.py", "LIMIT = 3", "LIMIT = 4")
     edit(tree, source, "# # 新题目", "# # 又一个题目")
-    assert notebooks.refresh(["1"], tree / "notebooks") == 0 and "又一个" in path.read_text("utf-8")
+    assert notebooks.refresh([PLAIN], tree / "notebooks") == 0 and "又一个" in path.read_text("utf-8")
     assert stored_fingerprint(path) == first and "utils/near.py 变了" in stale(tree)
 
 
 def test_the_model_of_an_earlier_notebook(tree, fake, capsys):
-    """03 用 02 练的模型：02 变了 03 就旧；02 还旧着，03 不能构建；先 02 后 03，次序写反了也一样；02 原样再构建，03 不旧。"""
-    assert build(tree, "3") == 1 and "02_maker：输出没有指纹，请运行 course.py build 02" in capsys.readouterr().out
-    assert build(tree, "3", "2") == 0 and stale(tree) == ""
-    assert build(tree, "2") == 0 and stale(tree) == ""
+    """一本用前一本练的模型：前一本变了它就旧；前一本还旧着，它不能构建；次序写反了也一样；前一本原样再构建，它不旧。"""
+    assert build(tree, USER) == 1 and "01_maker：输出没有指纹，请运行 course.py build 01" in capsys.readouterr().out
+    assert build(tree, "2", "1") == 0 and stale(tree) == ""
+    assert build(tree, "1") == 0 and stale(tree) == ""
     edit(tree, f"notebooks/src/{MAKER}.py", "{1}", "{2}")
-    assert f"{USER}.ipynb：输出比代码旧：它用到的 {MAKER} 变了（构建之后），请运行 course.py build 03" in stale(tree)
-    assert build(tree, "3") == 1 and build(tree, "2", "3") == 0 and stale(tree) == ""
+    assert f"{BUILT[USER]}：输出比代码旧：它用到的 {MAKER} 变了（构建之后），请运行 course.py build 02" in stale(tree)
+    assert build(tree, USER) == 1 and build(tree, MAKER, USER) == 0 and stale(tree) == ""
 
 
 # ---------------------------------------------------------------- road.toml 与真的课程
@@ -237,8 +241,8 @@ def test_the_model_of_an_earlier_notebook(tree, fake, capsys):
     ("load_checkpoint('mlm', M, prefer=which)", {("mlm", "shipped"), ("mlm", "own")}),
     ("load_checkpoint(*a)", {(k, s) for k in KINDS for s in ("shipped", "own")}),
     ("g = load_checkpoint", {(k, s) for k in KINDS for s in ("shipped", "own")}),
-    ("from utils.checkpoints import load_checkpoint as g", {(k, s) for k in KINDS for s in ("shipped", "own")}),
-    ("from utils.checkpoints import load_checkpoint, save_checkpoint", set()),
+    ("from utils.models.checkpoints import load_checkpoint as g", {(k, s) for k in KINDS for s in ("shipped", "own")}),
+    ("from utils.models.checkpoints import load_checkpoint, save_checkpoint", set()),
 ])
 def test_which_checkpoints_a_cell_finds(code, found):
     assert study(code, cell=True).units[""].models == found
@@ -263,25 +267,27 @@ def made_in(source: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
 def test_the_road_says_what_the_source_does(source):
-    (row,) = [row for row in road(ROOT / "notebooks") if row["name"] == source.stem]
-    assert {key: row[key] for key in (*KINDS, "makes") if key in row} == models_in(source) | made_in(source)
+    stop = stop_of(source)
+    said = {key: getattr(stop, key) for key in (*KINDS, "makes") if getattr(stop, key)}
+    assert said == models_in(source) | made_in(source)
 
 
 def test_the_road_is_whole():
-    assert [row["name"] for row in road(ROOT / "notebooks")] == [source.stem for source in SOURCES]
-    assert set(KINDS) == set(checkpoints.KINDS)
-    assert {row["makes"]: row["name"] for row in road(ROOT / "notebooks") if "makes" in row} == {
-        kind: notebook for kind, (notebook, _) in checkpoints.KINDS.items()}
+    assert [stop.topic for stop in road()] == [source.stem for source in SOURCES]
+    assert set(KINDS) == set(checkpoints.KINDS) and all(maker(kind) for kind in KINDS)
 
 
 def test_the_real_course():
     """真的课程里几处要紧的：谁用检查点，谁用前面练的模型，`python -m` 才运行的、拼出名字导入的也看得见。"""
-    of = {source.stem[:2]: fingerprint(source) for source in SOURCES if source.stem[:2] in ("00", "02", "06", "08", "09", "10")}
-    models = {number: [name[-3:] for name in made["files"] if name.startswith("data/checkpoints")] for number, made in of.items()}
-    assert models["02"] == models["06"] == [] and models["08"] == models["10"] == ["clm", "mlm"]
-    assert list(of["08"]["notebooks"]) == ["06_mlm_pretraining"] and list(of["09"]["notebooks"]) == ["08_clm_finetuning"]
-    assert of["10"]["notebooks"] == {} and "utils/train.py" in of["10"]["files"] and "utils/train.py" not in of["02"]["files"]
-    assert "utils/checks/nb09.py" in of["00"]["files"] and "utils/checks/nb09.py" not in of["02"]["files"]
-    assert {"utils/training.py", "data/news", "data/fonts", "utils/static"} <= of["06"]["files"].keys()
-    assert len(json.dumps(of["00"], indent=1)) < 8000                          # .ipynb 有大小的上限
+    topics = ("start", "tokenization", "mlm_pretraining", "clm_finetuning", "generation", "scale_up")
+    of = {topic: fingerprint(ROOT / "notebooks" / "src" / f"{topic}.py") for topic in topics}
+    models = {topic: [name[-3:] for name in made["files"] if name.startswith("data/checkpoints")] for topic, made in of.items()}
+    assert models["tokenization"] == models["mlm_pretraining"] == [] and models["clm_finetuning"] == models["scale_up"] == ["clm", "mlm"]
+    assert list(of["clm_finetuning"]["notebooks"]) == ["mlm_pretraining"] and list(of["generation"]["notebooks"]) == ["clm_finetuning"]
+    assert of["scale_up"]["notebooks"] == {}
+    assert "utils/train.py" in of["scale_up"]["files"] and "utils/train.py" not in of["tokenization"]["files"]
+    assert "utils/checks/generation.py" in of["start"]["files"] and "utils/checks/generation.py" not in of["tokenization"]["files"]
+    used = {"utils/training/loop.py", "data/news", "data/fonts", "utils/views/widgets/widgets.css"}
+    assert used <= of["mlm_pretraining"]["files"].keys()
+    assert len(json.dumps(of["start"], indent=1)) < 8000                          # .ipynb 有大小的上限
     assert outdated(ROOT / "notebooks" / "没有.ipynb", SOURCES[0]) == "输出没有指纹，请运行 course.py build 00"

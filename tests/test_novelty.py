@@ -1,12 +1,12 @@
-"""utils.novelty：后缀数组与穷举相等，抄段与见过的句子手算得出；语料一大也要快。"""
+"""utils.generation.novelty：后缀数组与穷举相等，抄段与见过的句子手算得出；语料一大也要快。"""
 
 import time
 
 import pytest
 import torch
 
-from utils import corpus
-from utils import novelty as N
+from utils.corpus import news as corpus
+from utils.generation import novelty as N
 
 TRAIN = ["今天是个大晴天，市民出门晒太阳。", "银滩队以三比二获胜，球迷欢呼。散场后，他们唱着歌回家！"]
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from transformers import DataCollatorForLanguageModeling
 
-from utils import objectives as O
-from utils.corpus import generate
-from utils.tokenization import build_tokenizer, jieba_words
-from utils.training import encode_docs
+from utils.corpus.news import generate
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.tokenization.vocabularies import jieba_words
+from utils.training import objectives as O
+from utils.training.batches import encode_docs
 
 TEXT = "强对流天气过境，霜河市7月7日出现8级大风，没有人员伤亡。"
 
@@ -81,7 +82,7 @@ def test_word_index_follows_jieba():
 
 
 def test_the_trap_in_the_library_is_real(tokenizer, docs):
-    """库的整词掩码把一整句中文当成一个词；等库修好，这条会变红，05 的那一节也该改写。"""
+    """库的整词掩码把一整句中文当成一个词；等库修好，这条会变红，objectives 的那一节也该改写。"""
     whole = DataCollatorForLanguageModeling(tokenizer, whole_word_mask=True, mask_replace_prob=1.0, random_replace_prob=0.0, seed=0)
     shares = []
     for text in docs["intro"][:]:

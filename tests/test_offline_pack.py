@@ -10,10 +10,10 @@ from pathlib import Path
 
 import packaging
 import pytest
-from test_course import Project, told, wheel
+from test_course import Project, copy_door, told, wheel
 
-from utils import offline_pack as P
-from utils.environment import ROOT
+from tools import pack as P
+from utils.paths import ROOT
 
 DEAD = "http://127.0.0.1:9/simple"
 
@@ -22,7 +22,8 @@ DEAD = "http://127.0.0.1:9/simple"
 def packed(tmp_path_factory):
     """（课程文件夹，pack 的输出，离线包）。"""
     project = Project(tmp_path_factory.mktemp("pack"))
-    shutil.copy(ROOT / "utils" / "offline_pack.py", project.root / "utils")
+    for name in ("tools/pack.py",):
+        shutil.copy(ROOT / name, project.root / name)
     source = Path(packaging.__file__).parent
     wheel(project.wheels, "packaging", {f"packaging/{p.relative_to(source).as_posix()}": p.read_text(encoding="utf-8")
                                         for p in source.rglob("*.py")})
@@ -57,7 +58,8 @@ def test_archive_has_the_course_the_models_and_the_wheels(packed):
     assert "离线包：outputs" in text and "lab --offline" in text
     with zipfile.ZipFile(archive) as opened:
         names = set(opened.namelist())
-    assert {f"hanzi-llm/{n}" for n in ("course.py", "data/模型.bin", "requirements.txt", "notebooks/00_start.ipynb")} <= names
+    files = ("course.py", "tools/install/venv.py", "data/模型.bin", "requirements.txt", "notebooks/00_start.ipynb")
+    assert {f"hanzi-llm/{n}" for n in files} <= names
     assert {f"hanzi-llm/wheels/{n}-1.0-py3-none-any.whl" for n in ("alpha", "ipykernel", "jupyterlab", "pytest", "packaging")} <= names
     assert not any(part in name for name in names for part in (".venv", "outputs", "beta"))     # 用不着的 beta 不收
     assert not archive.with_name(archive.name + ".part").exists()
@@ -83,7 +85,7 @@ def test_without_offline_the_same_folder_needs_the_network(packed, tmp_path):
 
 
 def test_offline_without_wheels_says_how_to_make_them(tmp_path):
-    shutil.copy(ROOT / "course.py", tmp_path)
+    copy_door(tmp_path)
     code, text = call_without_network(tmp_path, "lab", "--offline")
     assert code == 1 and "这里没有" in text and "course.py pack" in text and "Traceback" not in text
 
@@ -91,7 +93,7 @@ def test_offline_without_wheels_says_how_to_make_them(tmp_path):
 @pytest.mark.parametrize("words, expected", [(["pack", "--offline"], "不能加 --offline"), (["setup", "02"], "setup 后面不接"),
                                              (["lab", "--ofline"], "你是不是想写 --offline")])
 def test_wrong_words(words, expected, tmp_path):
-    shutil.copy(ROOT / "course.py", tmp_path)
+    copy_door(tmp_path)
     code, text = call_without_network(tmp_path, *words)
     assert code == 2 and expected in text
 
@@ -154,6 +156,6 @@ def test_linux_is_spared_cuda_when_torch_is_the_cpu_build(build, wants_cuda, mon
 
 def test_files_of_the_course_are_those_git_knows():
     names = {p.relative_to(ROOT).as_posix() for p in P.course_files()}
-    assert {"course.py", "data/checkpoints/mlm/model.safetensors", "utils/offline_pack.py"} <= names
+    assert {"course.py", "tools/install/venv.py", "data/checkpoints/mlm/model.safetensors", "tools/pack.py"} <= names
     assert not any(name.startswith((".venv", "outputs", ".git/")) for name in names)
     assert json.dumps(sorted(names))                                                            # 名字都是正常的文字

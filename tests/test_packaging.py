@@ -10,8 +10,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tools.imports import imports
+from tools.pack import PYTHONS as PACKED
 from utils.machine import check_python
-from utils.offline_pack import PYTHONS as PACKED
 
 sys.path.insert(0, str(Path(__file__).parent))
 from lowest import requirements  # noqa: E402
@@ -103,26 +104,34 @@ def test_installed_versions_respect_the_bounds():
         assert Version(metadata.version(name)) >= Version(bound), name
 
 
+def third_party(root: Path, *folders: str) -> dict[str, set[str]]:
+    """这几个文件夹里（连同里面各层）导入的第三方包：包名 → 在哪些文件里。课程自己的模块不算。"""
+    names = {"pil": "pillow", "xdist": "pytest-xdist"}           # 导入的名字与包名不同的
+    own = {"utils", "tools", "course", *(path.stem for path in (root / "tests").rglob("*.py"))}
+    found: dict[str, set[str]] = {}
+    for path in sorted(path for folder in folders for path in (root / folder).rglob("*.py")):
+        for item in imports(path):
+            name = item.module.split(".")[0]
+            if name and name not in sys.stdlib_module_names and name not in own:
+                found.setdefault(canonicalize_name(names.get(name.lower(), name)), set()).add(path.relative_to(root).as_posix())
+    return found
+
+
 def test_every_third_party_import_is_required():
-    """utils、notebooks、tests 里导入的第三方包，都在 requirements.txt 里（反过来允许只装不导入）。"""
-    alias = {"pil": "pillow", "xdist": "pytest-xdist"}
-    indirect = {"packaging", "jupyter-client", "jupyter-core"}     # pytest、nbclient 一定带来的
-    known = set(BOUNDS) | indirect | {"utils", "course", "benchmarks"}
-    files = [p for folder in ("utils", "notebooks/src", "tests", "tests/browser") for p in (ROOT / folder).glob("*.py")]
-    local = {p.stem for p in (ROOT / "tests").rglob("*.py")}
-    assert files and not set(BOUNDS) & set(BROWSER)
-    missing = set()
-    for path in files:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            match = re.match(r"\s*(?:from|import)\s+([A-Za-z_]\w*)", line)
-            name = match and match[1]
-            if not name or name in sys.stdlib_module_names or name in local or not re.match(
-                    r"\s*(from [\w.]+ import |import [\w., ]+)", line):
-                continue
-            package = canonicalize_name(alias.get(name.lower(), name))
-            if package not in known and not (path.parent.name == "browser" and package in BROWSER):
-                missing.add(f"{path.name}: {name}")
-    assert not missing, sorted(missing)
+    """utils、tools、notebooks、tests 里导入的第三方包，都在 requirements.txt 里（反过来允许只装不导入）。"""
+    found = third_party(ROOT, "utils", "tools", "notebooks/src", "tests")
+    missing = {name: files for name, files in found.items() if name not in BOUNDS
+               and not (name in BROWSER and all(file.startswith("tests/browser/") for file in files))}
+    assert not missing
+    assert {"mistune", "nbclient", "bertviz", "playwright", "pytest"} <= found.keys() and not set(BOUNDS) & set(BROWSER)
+
+
+def test_imports_are_found_in_every_folder(tmp_path):
+    deep = tmp_path / "utils" / "room" / "inner"
+    deep.mkdir(parents=True)
+    (deep / "a.py").write_text("import os\nfrom utils.room import b\n\n\ndef f():\n    import far.away\n    from PIL import Image\n",
+                               encoding="utf-8")
+    assert third_party(tmp_path, "utils") == {"far": {"utils/room/inner/a.py"}, "pillow": {"utils/room/inner/a.py"}}
 
 
 def test_requirement_lines_are_understood():
@@ -140,5 +149,5 @@ def test_licence_names_the_three_parts():
 
 def test_kernel_files_are_ignored_by_git():
     rules = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
-    for rule in (".venv/", "outputs/", ".ipynb_checkpoints/", "__pycache__/", ".venv.lock"):
+    for rule in (".venv", "outputs/", ".ipynb_checkpoints/", "__pycache__/", ".venv.lock"):
         assert rule in rules

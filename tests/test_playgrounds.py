@@ -1,4 +1,4 @@
-"""02 与 06 的小操场：怪文字画得出或说得清，送给网页的不超过 1 MB，带着看得到的每个字的字体。"""
+"""tokenization 与 mlm_pretraining 的小操场：怪文字画得出或说得清，送给网页的不超过 1 MB，带着看得到的每个字的字体。"""
 
 import re
 import time
@@ -9,11 +9,11 @@ import pytest
 from test_web_fonts import carried
 from test_widgets import LIVE_TEXTS, sent_bytes
 
-from utils.playground import figure_playground
-from utils.plotting import use_chinese_font
-from utils.token_view import MAX_CHARS, token_playground
-from utils.tokenization import GRANULARITIES, build_tokenizer
-from utils.widget_parts import MAX_SENT
+from utils.display.plotting import use_chinese_font
+from utils.tokenization.tokenizer import GRANULARITIES, build_tokenizer
+from utils.views.figures.tokens import MAX_CHARS, token_playground
+from utils.views.widgets.parts import MAX_SENT
+from utils.views.widgets.playground import figure_playground
 
 IDS = ["script", "end", "quotes", "rtl", "emoji", "nul", "half", "long"]
 TEXT = "今天是个好日子，杭州队战胜了上海队。"

@@ -8,9 +8,10 @@ import torch
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
-from utils import plotting
-from utils.environment import DATA, ROOT
-from utils.fonts import FAMILY, FONT_FILE, wanted_characters
+from tools.fonts import wanted_characters
+from utils.display import plotting
+from utils.display.fonts import FAMILY, FONT_FILE
+from utils.paths import DATA, ROOT
 
 # 只在文字里讲、不画进图的：emoji、零宽连接符、替换符
 TEXT_ONLY = set("✅❌😂👩😀👧👨\u200d\ufe0f\ufffd")
@@ -80,7 +81,7 @@ def test_corpus_and_lessons_are_in_the_font_file():
     dejavu = set(FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap())
     lost = {c for c in course_characters() if ord(c) not in have | dejavu}
     lost |= {c for c in course_characters() if 0x3000 <= ord(c) < 0xA000 and ord(c) not in have}
-    assert not lost, f"字体子集缺「{''.join(sorted(lost))}」。请重做：python -m utils.fonts NotoSansCJK-Regular.ttc"
+    assert not lost, f"字体子集缺「{''.join(sorted(lost))}」。请重做：python -m tools.fonts NotoSansCJK-Regular.ttc"
     assert {ord(c) for c in course_characters()} <= wanted_characters()
 
 

@@ -1,4 +1,4 @@
-"""utils.positions：与公式的循环、与 Llama 的 RoPE、与 04 手写的相等；RoPE 只看相对位置。"""
+"""utils.models.positions：与公式的循环、与 Llama 的 RoPE、与 04 手写的相等；RoPE 只看相对位置。"""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from notebook_source import handmade
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from utils.positions import rotate, sinusoidal_positions
+from utils.models.positions import rotate, sinusoidal_positions
 
 
 def rows(*shape, seed=0):
@@ -67,7 +67,7 @@ def test_wrong_number_of_positions_is_refused():
 
 
 def test_the_notebook_agrees():
-    hand = handmade("04_transformer", "sinusoidal_loop", "sinusoidal_positions", "rotate", torch=torch, math=math)
+    hand = handmade("transformer", "sinusoidal_loop", "sinusoidal_positions", "rotate", torch=torch, math=math)
     torch.testing.assert_close(hand["sinusoidal_positions"](40, 12), sinusoidal_positions(40, 12))
     torch.testing.assert_close(hand["sinusoidal_loop"](40, 12), sinusoidal_positions(40, 12))
     x = rows(2, 4, 9, 6)

@@ -1,4 +1,4 @@
-"""utils.practice：练习题与编码、真分布相符，出处处处指着同一个字；挑的是最糟的几处，不碰留出的文档。"""
+"""utils.analysis.practice：练习题与编码、真分布相符，出处处处指着同一个字；挑的是最糟的几处，不碰留出的文档。"""
 
 from itertools import islice
 from random import Random
@@ -8,12 +8,12 @@ import torch
 from datasets import Dataset
 from transformers import BertLMHeadModel
 
-from utils import practice as P
-from utils.checkpoints import load_folder
-from utils.corpus import generate, news_grammar
-from utils.environment import SHIPPED
-from utils.foresight import END, Ahead
-from utils.training import encode_docs
+from utils.analysis import practice as P
+from utils.corpus.news import generate, news_grammar
+from utils.corpus.next_character import END, Ahead
+from utils.models.checkpoints import load_folder
+from utils.paths import SHIPPED
+from utils.training.batches import encode_docs
 
 GRAMMAR = news_grammar()
 

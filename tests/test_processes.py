@@ -1,4 +1,4 @@
-"""utils.processes：DDP 与 FSDP 算的是同一件事；杀掉一个进程，重新拉起来接着练；存下的检查点完整。"""
+"""utils.training.processes：DDP 与 FSDP 算的是同一件事；杀掉一个进程，重新拉起来接着练；存下的检查点完整。"""
 
 import json
 import os
@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 from transformers import BertForMaskedLM
 
-from utils import processes as P
-from utils.environment import PRESETS
-from utils.training import training_arguments
+from utils.presets import PRESETS
+from utils.training import processes as P
+from utils.training.loop import training_arguments
 
 COMMON = ["mlm", "--preset", "smoke", "--docs", "200"]
 CPU = torch.device("cpu")
@@ -63,7 +63,7 @@ def test_the_saved_weights_are_whole_and_not_doubled(both):
 
 @pytest.mark.skipif(os.name != "posix", reason="用到 SIGKILL")
 def test_after_a_killed_process_the_same_command_goes_on(tmp_path):
-    """参数分片的；不分片的，10_scale_up 每次运行都杀一遍。"""
+    """参数分片的；不分片的，scale_up 每次运行都杀一遍。"""
     arguments = [*COMMON, "--steps", "30", "--save-every", "5", "--out", str(tmp_path), "--shard"]
     child = P.launch(P.torchrun(2, arguments))
     deadline = time.time() + 300
@@ -103,7 +103,7 @@ def test_settings_for_several(monkeypatch):
 
 
 def test_launch_can_be_kept_off_the_gpu(monkeypatch):
-    from utils.environment import pick_device
+    from utils.presets import pick_device
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device().type == "cuda"
     monkeypatch.setenv("COURSE_DEVICE", "cpu")
@@ -129,7 +129,7 @@ def test_saved_steps_ignores_half_written_progress(tmp_path):
 
 def test_half_written_progress_is_never_resumed_from(tmp_path):
     """先写 trainer_state.json、后写 history.json：只有前者，说明存到一半。"""
-    from utils.resume import complete_checkpoints
+    from utils.training.resume import complete_checkpoints
     (tmp_path / "checkpoint-5").mkdir()
     (tmp_path / "checkpoint-5" / "trainer_state.json").write_text("{}")
     assert complete_checkpoints(tmp_path) == []

@@ -13,11 +13,12 @@ import torch
 from test_training import CPU, TINY, decoder, docs, encoded, encoder, tokenizer  # noqa: F401
 from transformers import TrainerCallback
 
-from utils import resume as R
-from utils import training as T
-from utils.collators import describe
-from utils.environment import ROOT
-from utils.objectives import masking_collator
+from utils.paths import ROOT
+from utils.training import batches, losses
+from utils.training import loop as T
+from utils.training import resume as R
+from utils.training.collators import describe
+from utils.training.objectives import masking_collator
 
 
 class StopAt(TrainerCallback):
@@ -32,13 +33,13 @@ class StopAt(TrainerCallback):
 
 
 def run(model, encoded, tokenizer, folder, steps=30, stop=None, monkeypatch=None, **options):  # noqa: F811
-    collate = T.mlm_collator(tokenizer)
-    held = T.fixed_batches(encoded, T.mlm_collator(tokenizer, seed=1), 16)
+    collate = batches.mlm_collator(tokenizer)
+    held = batches.fixed_batches(encoded, batches.mlm_collator(tokenizer, seed=1), 16)
     args = T.training_arguments(folder, steps, TINY, CPU, seed=0)
     if stop is not None:
         plain = T.ProgressCallback.on_step_end
         monkeypatch.setattr(T.ProgressCallback, "on_step_end", StopAt(stop).on_step_end)
-    history = T.train(model, encoded, collate, args, lambda m: T.evaluate(m, held, shift=False), evaluations=5, **options)
+    history = T.train(model, encoded, collate, args, lambda m: losses.evaluate(m, held, shift=False), evaluations=5, **options)
     if stop is not None:
         monkeypatch.setattr(T.ProgressCallback, "on_step_end", plain)
     return history
@@ -98,17 +99,17 @@ SCRIPT = '''
 import sys, torch
 from pathlib import Path
 sys.path[:0] = [{root!r}, {root!r} + "/tests"]
-from utils import resume, training as T
+from utils.training import batches, losses, resume, loop as T
 from test_training import TINY, CPU, encoder
 from utils.corpus import generate
 from utils.tokenization import build_tokenizer
 docs = generate("train", 64)
 tokenizer = build_tokenizer("char", docs["intro"][:] + docs["body"][:])
-encoded = T.encode_docs(docs, tokenizer, 256)
+encoded = batches.encode_docs(docs, tokenizer, 256)
 resume.ProgressSaver.__init__.__defaults__ = (0.5, 200)
-held = T.fixed_batches(encoded, T.mlm_collator(tokenizer, seed=1), 16)
-T.train(encoder(tokenizer), encoded, T.mlm_collator(tokenizer), T.training_arguments(Path({folder!r}), 4000, TINY, CPU, 0),
-        lambda m: T.evaluate(m, held, shift=False))
+held = batches.fixed_batches(encoded, batches.mlm_collator(tokenizer, seed=1), 16)
+T.train(encoder(tokenizer), encoded, batches.mlm_collator(tokenizer), T.training_arguments(Path({folder!r}), 4000, TINY, CPU, 0),
+        lambda m: losses.evaluate(m, held, shift=False))
 '''
 
 
@@ -151,17 +152,17 @@ def test_progress_is_saved_by_the_clock(encoded, tokenizer, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("other", [
-    lambda t: T.mlm_collator(t, 0.2), lambda t: T.mlm_collator(t, 0.4, seed=3), T.clm_collator,
+    lambda t: batches.mlm_collator(t, 0.2), lambda t: batches.mlm_collator(t, 0.4, seed=3), batches.clm_collator,
     lambda t: masking_collator(t, torch.Generator(), whole_words=True, probability=0.4)], ids=["遮盖率", "种子", "目标", "整词"])
 def test_another_objective_is_another_run(other, encoded, tokenizer, tmp_path, monkeypatch):  # noqa: F811
     """停下之后换了目标或遮盖率，不能当作同一次接着练。"""
     model, args = encoder(tokenizer), T.training_arguments(tmp_path, 20, TINY, CPU, seed=0)
     with monkeypatch.context() as patch:
         patch.setattr(T.ProgressCallback, "on_step_end", StopAt(9).on_step_end)
-        assert T.train(model, encoded, T.mlm_collator(tokenizer, 0.4), args, lambda m: (0.0, 0.0), evaluations=2).interrupted
+        assert T.train(model, encoded, batches.mlm_collator(tokenizer, 0.4), args, lambda m: (0.0, 0.0), evaluations=2).interrupted
     folder, checkpoint, note = R.find_progress(tmp_path, R.training_settings(model, encoded, args, other(tokenizer)))
     assert checkpoint is None and "不能接着练" in note and "目标 MLM（遮盖率 0.4） → " in note, note
-    assert R.find_progress(tmp_path, R.training_settings(model, encoded, args, T.mlm_collator(tokenizer, 0.4)))[1]
+    assert R.find_progress(tmp_path, R.training_settings(model, encoded, args, batches.mlm_collator(tokenizer, 0.4)))[1]
 
 
 def test_ones_own_collator_is_told_by_its_code():

@@ -1,4 +1,4 @@
-"""utils.scaling_law：造出来的数能拟合回原来的系数；坏输入被拒绝；附带的数据读得出来，一次小训练走得通。"""
+"""utils.scaling.law：造出来的数能拟合回原来的系数；坏输入被拒绝；附带的数据读得出来，一次小训练走得通。"""
 
 import json
 from dataclasses import replace
@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from utils import scaling_law as S
-from utils.checkpoints import load_checkpoint
-from utils.environment import PRESETS
+from utils.models.checkpoints import load_checkpoint
+from utils.presets import PRESETS
+from utils.scaling import law as S
 
 TRUE = S.Law(0.26, 0.05, 0.5, 0.9, 0.8, 0.0)
 
@@ -66,7 +66,7 @@ def test_shipped_runs_are_complete():
 
 
 def test_missing_runs_say_how_to_make_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="python -m utils.scaling_law"):
+    with pytest.raises(FileNotFoundError, match="python -m tools.scaling_runs"):
         S.read_runs(tmp_path / "没有.jsonl")
 
 

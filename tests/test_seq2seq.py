@@ -1,4 +1,4 @@
-"""utils.seq2seq：填充不影响结果，不漏未来，写出来的与逐步重算的相等，真的学得会；与 04 手写的相等。"""
+"""utils.models.seq2seq：填充不影响结果，不漏未来，写出来的与逐步重算的相等，真的学得会；与 04 手写的相等。"""
 
 from dataclasses import replace
 
@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from notebook_source import handmade
 from torch import nn
 
-from utils import attention as A
-from utils import seq2seq, training
-from utils.chinese_numbers import Pair, make_pairs
-from utils.environment import PRESETS
-from utils.positions import sinusoidal_positions
-from utils.seq2seq import EncoderDecoder, encode_pairs, normalise, pair_collator
-from utils.tokenization import build_tokenizer
+from utils.corpus.numerals import Pair, make_pairs
+from utils.models import attention as A
+from utils.models import seq2seq
+from utils.models.positions import sinusoidal_positions
+from utils.models.seq2seq import EncoderDecoder, encode_pairs, normalise, pair_collator
+from utils.presets import PRESETS
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.training import loop as training
 
 PAIRS = make_pairs("train", 200)
 
@@ -139,7 +140,7 @@ def test_bad_sentences_are_refused_in_chinese(tokenizer):
 
 def test_the_notebook_agrees(tokenizer):
     given = {n: getattr(A, n) for n in ("MultiHeadSelfAttention", "causal_mask", "padding_mask", "scaled_dot_product_attention")}
-    hand = handmade("04_transformer", "FeedForward", "Block", "MultiHeadAttention", "EncoderBlock", "DecoderBlock", "EncoderDecoder",
+    hand = handmade("transformer", "FeedForward", "Block", "MultiHeadAttention", "EncoderBlock", "DecoderBlock", "EncoderDecoder",
                     nn=nn, F=F, torch=torch, sinusoidal_positions=sinusoidal_positions, **given)
     packaged, batch = small(tokenizer), batch_of(PAIRS[:8], tokenizer)
     own = hand["EncoderDecoder"](len(tokenizer), 32, 4, 2).eval()

@@ -11,7 +11,8 @@ import chain
 import pytest
 import sharing
 
-from utils.checkpoints import KINDS
+from utils.models.checkpoints import KINDS
+from utils.road import find, maker
 
 TESTS = Path(__file__).resolve().parent
 
@@ -63,8 +64,8 @@ def test_files_and_chains_stay_together_on_two_processes(tmp_path):
 
 def test_a_notebook_run_in_a_browser_is_not_run_again_in_a_kernel():
     browser = "test_run_all_draws_everything_without_the_network"
-    kernel = [item("test_notebook_runs", name) for name in ("01_a.py", "02_b.py", "03_new.py")]
-    drawn = [item(browser, "01_a.ipynb", app="lab"), item(browser, "02_b.ipynb", app="notebook")]
+    kernel = [item("test_notebook_runs", name) for name in ("start.py", "background.py", "new.py")]
+    drawn = [item(browser, f"{find(topic).name}.ipynb", app=app) for topic, app in (("start", "lab"), ("background", "notebook"))]
     other = SimpleNamespace(nodeid="tests/test_x.py::test_x")
     assert sharing.run_in_a_browser_too([other, *drawn, *kernel], lambda: True) == kernel[:1]      # 只有 JupyterLab 里跑过的才算
     assert sharing.run_in_a_browser_too([other, *drawn, *kernel], lambda: False) == []             # 没有浏览器
@@ -79,25 +80,25 @@ def test_the_names_are_still_those_of_the_tests():
 
 
 def test_what_came_before_is_the_same_test_in_the_same_app():
-    items = [item("a", "01.py", app="lab"), item("a", "02.py", app="lab"), item("b", "03.py", app="lab"),
-             item("a", "04.py", app="notebook"), SimpleNamespace(), item("a", "05.py", app="lab"), item("a", "06.py", app="lab")]
+    items = [item("a", "1.py", app="lab"), item("a", "2.py", app="lab"), item("b", "3.py", app="lab"),
+             item("a", "4.py", app="notebook"), SimpleNamespace(), item("a", "5.py", app="lab"), item("a", "6.py", app="lab")]
     for one in items:
         one.session = SimpleNamespace(items=items)
-    assert chain.came_before(items[5]) == {"01", "02"}
+    assert chain.came_before(items[5]) == {"1", "2"}
 
 
 def test_broken_links_are_named(tmp_path):
-    maker, what = KINDS["mlm"]
-    assert "没有把练好的模型存进" in chain.broken_links(maker, set(), "", tmp_path)[0]
+    lender, what = maker("mlm"), KINDS["mlm"]
+    assert "没有把练好的模型存进" in chain.broken_links(lender.topic, set(), "", tmp_path)[0]
     (tmp_path / "mlm").mkdir()
     (tmp_path / "mlm" / "config.json").write_text("{}")
-    assert chain.broken_links(maker, set(), "", tmp_path) == []
-    own, shipped = f"{what}：用的是你自己在 {maker} 里练出来的。", f"{what}：用的是课程附带的检查点。"
+    assert chain.broken_links(lender.topic, set(), "", tmp_path) == []
+    own, shipped = f"{what}：用的是你自己在 {lender.name} 里练出来的。", f"{what}：用的是课程附带的检查点。"
     user = next(name for name, kind in chain.USES.items() if kind == "mlm" and name not in chain.MAKES)
-    assert chain.broken_links(user, {maker}, own, tmp_path) == []
-    assert "没有用上" in chain.broken_links(user, {maker}, shipped, tmp_path)[0]
+    assert chain.broken_links(user, {lender.topic}, own, tmp_path) == []
+    assert "没有用上" in chain.broken_links(user, {lender.topic}, shipped, tmp_path)[0]
     assert chain.broken_links(user, set(), shipped, tmp_path) == []                                # 单独运行，用附带的就对
-    assert chain.broken_links("00_start", {maker}, "", tmp_path) == []
+    assert chain.broken_links("start", {lender.topic}, "", tmp_path) == []
 
 
 def test_the_chain_names_notebooks_that_exist():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from utils import shipped as S
-from utils.corpus import generate
-from utils.environment import PRESETS
-from utils.tokenization import build_tokenizer
+from tools.checkpoints import make as S
+from utils.corpus.news import generate
+from utils.presets import PRESETS
+from utils.tokenization.tokenizer import build_tokenizer
 
 PRESET = replace(PRESETS["smoke"], max_len=256, batch_size=8)
 

@@ -1,4 +1,4 @@
-"""utils.studio、utils.fact_marks、utils.studio_figures：写、停、改写、事实着色、转义，以及送出多少字节。"""
+"""utils.views.widgets.studio、utils.views.figures.fact_marks、utils.views.figures.studio：写、停、改写、事实着色、转义，以及送出多少字节。"""
 
 import json
 
@@ -7,14 +7,14 @@ import pytest
 import torch
 from transformers import BertConfig, BertLMHeadModel
 
-from utils import studio as S
-from utils.corpus import generate
-from utils.fact_marks import Mark, article_html, fact_marks, mark_facts
-from utils.facts import FactReport
-from utils.generation import complete, stream
-from utils.plotting import use_chinese_font
-from utils.studio_figures import candidates_figure, studio_figure
-from utils.tokenization import build_tokenizer
+from utils.corpus.facts import FactReport
+from utils.corpus.news import generate
+from utils.display.plotting import use_chinese_font
+from utils.generation.writing import complete, stream
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.views.figures.fact_marks import Mark, article_html, fact_marks, mark_facts
+from utils.views.figures.studio import candidates_figure, studio_figure
+from utils.views.widgets import studio as S
 
 TEXT = "今天是个大晴天，鹤鸣市最低气温8摄氏度。<b>&"
 
@@ -247,7 +247,7 @@ def test_candidates_figure(made):
 
 
 def test_studio_figure_shows_the_text_the_signs_and_the_candidates(monkeypatch, made):
-    from utils import studio_figures as F
+    from utils.views.figures import studio as F
 
     use_chinese_font()
     monkeypatch.setattr(F, "check_facts", lambda intro, body: FactReport([("a", "今")], [("b", "9", "天")], [], True))

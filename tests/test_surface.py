@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils.surface import chinese_number, surface_forms, written_at
+from utils.corpus.surface import chinese_number, surface_forms, written_at
 
 
 @pytest.mark.parametrize("n, text", [

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from utils.text_table import show_table
+from utils.display.tables import show_table
 
 
 class Cells(HTMLParser):

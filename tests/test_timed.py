@@ -7,10 +7,11 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, BertLMHeadModel
 
-from utils import timed, training
-from utils.corpus import generate
-from utils.environment import PRESETS, set_seed
-from utils.tokenization import build_tokenizer
+from utils.corpus.news import generate
+from utils.presets import PRESETS, set_seed
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.training import batches, losses, timed
+from utils.training import loop as training
 
 TINY = replace(PRESETS["smoke"], layers=1, hidden=32, heads=2, batch_size=8, lr=1e-2)
 
@@ -19,7 +20,7 @@ TINY = replace(PRESETS["smoke"], layers=1, hidden=32, heads=2, batch_size=8, lr=
 def data():
     docs = generate("train", 64)
     tokenizer = build_tokenizer("char", docs["intro"][:] + docs["body"][:])
-    return tokenizer, training.encode_docs(docs, tokenizer, 256)
+    return tokenizer, batches.encode_docs(docs, tokenizer, 256)
 
 
 def arguments(folder, **changes):
@@ -31,15 +32,15 @@ def test_it_learns_and_stops_in_time(model_class, data, tmp_path):
     tokenizer, encoded = data
     set_seed(0)
     decoder = model_class is BertLMHeadModel
-    model = model_class(training.bert_config(TINY, tokenizer, **({"is_decoder": True, "loss_type": "ForCausalLM"} if decoder else {})))
-    collate = training.clm_collator(tokenizer) if decoder else training.mlm_collator(tokenizer)
-    held = training.fixed_batches(encoded, collate, 32)
-    before = training.evaluate(model, held, shift=decoder)[0]
+    model = model_class(batches.bert_config(TINY, tokenizer, **({"is_decoder": True, "loss_type": "ForCausalLM"} if decoder else {})))
+    collate = batches.clm_collator(tokenizer) if decoder else batches.mlm_collator(tokenizer)
+    held = batches.fixed_batches(encoded, collate, 32)
+    before = losses.evaluate(model, held, shift=decoder)[0]
     began = timed.time.perf_counter()
     steps = timed.train_for(4.0, model, encoded, collate, arguments(tmp_path))
     used = timed.time.perf_counter() - began
     assert steps >= 3 and 4.0 <= used < 60                             # 另加 Trainer 的准备；机器忙时最后一步也会慢
-    assert training.evaluate(model, held, shift=decoder)[0] < before - 0.2
+    assert losses.evaluate(model, held, shift=decoder)[0] < before - 0.2
     assert not model.training and not list(tmp_path.iterdir())         # 什么也不存
 
 
@@ -75,4 +76,4 @@ def test_no_warmup_starts_at_the_top(monkeypatch):
 def test_a_bad_limit_is_refused(seconds, data, tmp_path):
     tokenizer, encoded = data
     with pytest.raises(ValueError, match="正数"):
-        timed.train_for(seconds, None, encoded, training.mlm_collator(tokenizer), arguments(tmp_path))
+        timed.train_for(seconds, None, encoded, batches.mlm_collator(tokenizer), arguments(tmp_path))

@@ -9,9 +9,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pytest
 
-from utils.plotting import use_chinese_font
-from utils.token_view import MAX_CHARS, count_tokens, draw_tokens, token_pieces, token_playground, tokens_html
-from utils.tokenization import GRANULARITIES, build_tokenizer
+from utils.display.plotting import use_chinese_font
+from utils.tokenization.tokenizer import GRANULARITIES, build_tokenizer
+from utils.views.figures.tokens import MAX_CHARS, count_tokens, draw_tokens, token_pieces, token_playground, tokens_html
 
 TEXTS = ["今天是个好天气，杭州队战胜了上海队。<script>alert(1)</script>\"'&"] * 4
 NASTY = "今天<script>alert(1)</script><img src=x onerror='a()'>&\"' onmouseover=\"b()"

@@ -22,17 +22,16 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from utils.tokenization import (
+from utils.tokenization.tokenizer import (
     GRANULARITIES,
     GRANULARITY_NAMES,
     LOSSLESS,
     SPECIAL_TOKENS,
     build_tokenizer,
-    bytes_to_symbols,
     encode_pair,
     encode_texts,
-    jieba_words,
 )
+from utils.tokenization.vocabularies import bytes_to_symbols, jieba_words
 
 TEXTS = [
     "今天是个好天气,杭州队在主场以3比2战胜了上海队。",

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from utils.tokenization import GRANULARITIES, LOSSLESS, build_tokenizer, encode_texts
+from utils.tokenization.tokenizer import GRANULARITIES, LOSSLESS, build_tokenizer, encode_texts
 
 TEXTS = [
     "今天是个好天气，杭州队在主场以3比2战胜了上海队。",

@@ -9,7 +9,8 @@ import pytest
 from transformers import BertForMaskedLM, BertLMHeadModel
 
 from utils import train
-from utils.environment import PRESETS, ROOT
+from utils.paths import ROOT
+from utils.presets import PRESETS
 
 COMMON = ["--preset", "smoke", "--docs", "600", "--steps", "80"]
 

@@ -1,4 +1,4 @@
-"""utils.transformer：与 PyTorch、Hugging Face、04 手写的相等；因果掩码一点不漏；梯度正确。"""
+"""utils.models.transformer：与 PyTorch、Hugging Face、04 手写的相等；因果掩码一点不漏；梯度正确。"""
 
 import pytest
 import torch
@@ -7,9 +7,9 @@ from notebook_source import handmade
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
-from utils import attention as A
-from utils import transformer as X
-from utils.positions import rotate
+from utils.models import attention as A
+from utils.models import transformer as X
+from utils.models.positions import rotate
 
 BLOCKS = ("FeedForward", "Block", "MultiHeadAttention", "EncoderBlock", "DecoderBlock")
 
@@ -29,7 +29,7 @@ def block(cls, seed=0, **options):
 
 @pytest.fixture(scope="module")
 def notebook():
-    return handmade("04_transformer", *BLOCKS, nn=nn, F=F, torch=torch, **{
+    return handmade("transformer", *BLOCKS, nn=nn, F=F, torch=torch, **{
         n: getattr(A, n) for n in ("MultiHeadSelfAttention", "causal_mask", "padding_mask", "scaled_dot_product_attention")})
 
 

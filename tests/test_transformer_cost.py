@@ -1,21 +1,14 @@
-"""utils.transformer_cost：公式与数出来的参数、与 FlopCounterMode 数到的运算都相等。"""
+"""utils.models.cost：公式与数出来的参数、与 FlopCounterMode 数到的运算都相等。"""
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, T5Config
 
-from utils.bert import Bert
-from utils.environment import PRESETS
-from utils.transformer import DecoderBlock, EncoderBlock
-from utils.transformer_cost import (
-    attention_overtakes,
-    bert_parameters,
-    block_flops,
-    block_parameters,
-    gpt2_parameters,
-    model_flops,
-)
+from utils.models.bert import Bert
+from utils.models.cost import attention_overtakes, bert_parameters, block_flops, block_parameters, gpt2_parameters, model_flops
+from utils.models.transformer import DecoderBlock, EncoderBlock
+from utils.presets import PRESETS
 
 BERTS = [BertConfig(vocab_size=97, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=50, type_vocab_size=3,
                     max_position_embeddings=40), BertConfig(vocab_size=21128),

@@ -1,13 +1,13 @@
-"""utils.transformer_figures：每张图画得出来，字够大、不重叠、画的就是给的数。"""
+"""utils.views.figures.transformer：每张图画得出来，字够大、不重叠、画的就是给的数。"""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
-from utils import transformer_figures as figures
-from utils.plotting import use_chinese_font
-from utils.positions import sinusoidal_positions
+from utils.display.plotting import use_chinese_font
+from utils.models.positions import sinusoidal_positions
+from utils.views.figures import transformer as figures
 
 use_chinese_font()
 

@@ -13,20 +13,21 @@ import torch
 from test_web_fonts import carried
 from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
 
-from utils import attention as A
-from utils import attention_roles as R
-from utils import generation as G
-from utils import metrics as M
-from utils import minimal_pairs as P
-from utils import stepper, widget_parts
-from utils import widgets as W
-from utils.attention_figures import printable
-from utils.bertviz_views import bertviz_html
-from utils.playground import figure_playground
-from utils.plotting import use_chinese_font
-from utils.studio import Studio
-from utils.token_view import draw_tokens, token_playground
-from utils.tokenization import build_tokenizer, name_unknown, unknown_note
+from utils.analysis import minimal_pairs as P
+from utils.analysis import reading
+from utils.analysis import roles as R
+from utils.display.fonts import printable
+from utils.display.plotting import use_chinese_font
+from utils.generation import metrics as M
+from utils.generation import writing as G
+from utils.tokenization.tokenizer import build_tokenizer, name_unknown, unknown_note
+from utils.views.bertviz.views import bertviz_html
+from utils.views.figures.tokens import draw_tokens, token_playground
+from utils.views.widgets import attention as W
+from utils.views.widgets import parts as widget_parts
+from utils.views.widgets import stepper
+from utils.views.widgets.playground import figure_playground
+from utils.views.widgets.studio import Studio
 
 KNOWN, STRANGE = "今天是个好日子", "今天鲁迅是个臺日子"
 NOTE = "词表里没有「鲁」「迅」「臺」：模型把它们都看成 [UNK]，认不出是哪个字。"
@@ -177,13 +178,13 @@ def test_a_live_sentence_is_named_on_the_picture_and_forgotten_with_it(reader, t
 
 
 def test_given_weights_keep_their_note(reader, tokenizer):
-    found = A.get_attentions(reader, tokenizer, STRANGE)
-    assert found.note == NOTE == A.get_head_vectors(reader, tokenizer, STRANGE).note
-    assert A.merge_subwords(found).note == W.AttentionWidget(attentions=found).note == NOTE
+    found = reading.get_attentions(reader, tokenizer, STRANGE)
+    assert found.note == NOTE == reading.get_head_vectors(reader, tokenizer, STRANGE).note
+    assert reading.merge_subwords(found).note == W.AttentionWidget(attentions=found).note == NOTE
 
 
 def test_the_names_of_the_two_parts_are_told_apart(reader, tokenizer):
-    tokens = A.get_attentions(reader, tokenizer, "鲁[UNK]天", "臺[MASK]").tokens
+    tokens = reading.get_attentions(reader, tokenizer, "鲁[UNK]天", "臺[MASK]").tokens
     assert tokens == ["[CLS]", "[UNK]鲁", "[UNK]", "天", "[SEP]", "[UNK]臺", "[MASK]", "[SEP]"]
 
 
@@ -243,7 +244,8 @@ def test_a_hostile_text_in_the_playground_is_named_as_text(tokenizer):
 FACTS = '[{"name": "day", "value": "今天"}]'
 DOC = {"intro": KNOWN, "body": KNOWN, "facts": FACTS}
 READERS = {
-    "注意力": lambda model, tok: A.get_attentions(model, tok, KNOWN), "q、k、v": lambda model, tok: A.get_head_vectors(model, tok, KNOWN),
+    "注意力": lambda model, tok: reading.get_attentions(model, tok, KNOWN),
+    "q、k、v": lambda model, tok: reading.get_head_vectors(model, tok, KNOWN),
     "bertviz": lambda model, tok: bertviz_html(model, tok, KNOWN), "角色": lambda model, tok: R.score_roles(model, tok, [DOC]),
     "伪对数似然": lambda model, tok: P.pseudo_log_likelihood(model, tok, [KNOWN]),
 }

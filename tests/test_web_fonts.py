@@ -9,9 +9,9 @@ from fontTools.pens.areaPen import AreaPen
 from fontTools.pens.boundsPen import BoundsPen
 from fontTools.ttLib import TTFont
 
-from utils import web_fonts as F
-from utils.fonts import FONT_FILE
-from utils.widget_parts import static
+from utils.display import web_fonts as F
+from utils.display.fonts import FONT_FILE
+from utils.views.widgets.parts import static
 
 SENTENCE = "昨天晚上，北京队以三比一战胜了上海队。"
 

@@ -1,4 +1,4 @@
-"""utils.widgets 与 utils.attention_figures：数值不失真、改句子会重算、错误说得清楚、文字只当文字。"""
+"""utils.views.widgets.attention 与 utils.views.figures.attention：数值不失真、改句子会重算、错误说得清楚、文字只当文字。"""
 
 import re
 
@@ -14,15 +14,16 @@ from test_attention import SENTENCE, char_tokenizer, tiny_bert
 from test_web_fonts import carried
 from transformers import BertConfig, BertForMaskedLM
 
-from utils import attention_sides as sides
-from utils import bertviz_views
-from utils import stepper as S
-from utils import widget_parts as P
-from utils import widgets as W
-from utils.attention import Attentions, HeadVectors, get_attentions, get_head_vectors
-from utils.attention_figures import attention_figure, printable, stepper_figure, visible
-from utils.plotting import use_chinese_font
-from utils.tokenization import build_tokenizer
+from utils.analysis.reading import Attentions, HeadVectors, get_attentions, get_head_vectors
+from utils.display.fonts import printable, visible
+from utils.display.plotting import use_chinese_font
+from utils.tokenization.tokenizer import build_tokenizer
+from utils.views.bertviz import views as bertviz_views
+from utils.views.figures.attention import attention_figure, stepper_figure
+from utils.views.widgets import attention as W
+from utils.views.widgets import parts as P
+from utils.views.widgets import sides
+from utils.views.widgets import stepper as S
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,1 +1,5 @@
-"""课程《从零开始大模型开发与微调：汉字的文本处理》的小助手包：一个模块只管一个概念。"""
+"""课程的工具包：各间屋子里有什么、谁可以用谁，见 docs/architecture.md。"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # 线程没活干就让出 CPU；机器忙时差别很大。须在 import torch 之前

@@ -1,6 +1,6 @@
 """看看这台机器：逐项检查，每一项要么通过，要么说出怎么办。
 
-只是铺路石（plumbing），不含模型知识。在 00_start 里使用。
+只是铺路石（plumbing），不含模型知识。在 start 里使用。
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from utils.environment import ROOT, SHIPPED
+from utils.paths import ROOT, SHIPPED, outputs
 
 MARKS = {"ok": "✅", "warn": "⚠️", "fail": "❌"}
 INSTALL = ("python3 course.py setup（Windows 上写 python；打开时加了 --here 的，改为运行 "
@@ -146,7 +146,7 @@ def check_memory(total: float | None = None, free: float | None = None) -> Check
 def check_disk(free: float | None = None, folder: Path | None = None) -> Check:
     """放产物的磁盘的剩余空间，单位 GB。"""
     if free is None:
-        free = shutil.disk_usage(_existing(folder or _base())).free / 1e9
+        free = shutil.disk_usage(_existing(folder or outputs())).free / 1e9
     if free < 0.2:
         return Check("磁盘", "fail", f"剩余 {free:.2f} GB",
                      "存不下模型：请腾出 1 GB，或用环境变量 COURSE_OUTPUTS 把产物放到别处。")
@@ -158,7 +158,7 @@ def check_disk(free: float | None = None, folder: Path | None = None) -> Check:
 
 def check_gpu(kind: str | None = None, nvidia: bool | None = None) -> Check:
     """GPU：有就用，没有也行。kind 是 "cuda"、"mps" 或 "cpu";nvidia 表示机器上装着 NVIDIA 驱动。"""
-    from utils.environment import pick_device
+    from utils.presets import pick_device
 
     kind = pick_device().type if kind is None else kind
     nvidia = shutil.which("nvidia-smi") is not None if nvidia is None else nvidia
@@ -208,10 +208,6 @@ def check_widgets(folders: list[Path] | None = None) -> Check:
     return Check("交互图", "ok", "ipywidgets、anywidget 和它们的前端扩展都在")
 
 
-def _base() -> Path:
-    return Path(os.environ.get("COURSE_OUTPUTS") or ROOT / "outputs")
-
-
 def _existing(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
@@ -220,7 +216,7 @@ def _existing(path: Path) -> Path:
 
 def check_writable(folder: Path | None = None) -> Check:
     """产物文件夹能不能写：真的写一个小文件再删掉。"""
-    folder = folder or _base()
+    folder = folder or outputs()
     name = "outputs/" if folder == ROOT / "outputs" else "COURSE_OUTPUTS 指定的文件夹"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,22 +20,15 @@ from pathlib import Path
 from transformers import BertForMaskedLM, BertLMHeadModel
 from transformers.utils.logging import disable_progress_bar
 
-from utils.checkpoints import find_checkpoint, load_folder, save_checkpoint
-from utils.corpus import load_corpus
-from utils.environment import PRESETS, Preset, choose_preset, fast_bf16, pick_device, set_seed
-from utils.initialization import prepare_heads, renew_top
-from utils.processes import parameters_here, whole_weights
-from utils.tokenization import build_tokenizer, course_tokenizer, name_unknown
-from utils.training import (
-    bert_config,
-    clm_collator,
-    encode_docs,
-    evaluate,
-    fixed_batches,
-    mlm_collator,
-    train,
-    training_arguments,
-)
+from utils.corpus.news import load_corpus
+from utils.models.checkpoints import find_checkpoint, load_folder, save_checkpoint
+from utils.models.initialization import prepare_heads, renew_top
+from utils.presets import PRESETS, Preset, choose_preset, fast_bf16, pick_device, set_seed
+from utils.tokenization.tokenizer import build_tokenizer, course_tokenizer, name_unknown
+from utils.training.batches import bert_config, clm_collator, encode_docs, fixed_batches, mlm_collator
+from utils.training.loop import train, training_arguments
+from utils.training.losses import evaluate
+from utils.training.processes import parameters_here, whole_weights
 
 LOOK = 1000                                               # 接着练别的语料时，看多少篇里有没有词表里没有的字
 

@@ -2,7 +2,7 @@
 
 当脚本用（在副本上运行，不改动 notebook 本身）：
 
-    python tests/browser/lab.py notebooks/03_self_attention.ipynb --shots 截图文件夹 [--preset smoke] [--dark] [--app notebook]
+    python tests/browser/lab.py notebooks/编号_题目.ipynb --shots 截图文件夹 [--preset smoke] [--dark] [--app notebook]
 
 需要系统里的 Chromium（环境变量 CHROMIUM 可以指定它的路径），和 tests/browser/requirements.txt 里的包：
 有 Chromium 时 course.py test 会装好它们；缺了哪样，浏览器测试就跳过并说明原因。

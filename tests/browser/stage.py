@@ -89,6 +89,23 @@ LEAVES = """(root) => {
 }"""
 
 
+def within_100_ms(page, what: str, measure) -> None:
+    """measure()（一串毫秒数）的下四分位数不超过 100 毫秒；慢的机器上，不超过 1,400 个朴素的方框排一次版的三倍（前后各量五次）。
+
+    量的当中机器忽然忙起来，就再量，最多三回；真慢的，三回都慢。
+    """
+    chars = "天地玄黄宇宙洪荒日月盈昃辰宿列张" * 88
+    for _ in range(3):
+        paces = page.evaluate(PACE, chars)
+        times = measure()
+        pace = statistics.median(paces + page.evaluate(PACE, chars))
+        quick, allowed = statistics.quantiles(times, n=4)[0], max(100, 3 * pace)
+        print(f"{what}：{quick:.0f} 毫秒，上限 {allowed:.0f}（朴素的方框 {pace:.0f}）{[round(x) for x in times]}")
+        if quick <= allowed:
+            return
+    raise AssertionError(f"{what}：{quick:.0f} 毫秒，上限 {allowed:.0f}")
+
+
 def packed(state: dict) -> dict:
     """小部件的状态，字节写成 base64；anywidget 自己的和 ipywidgets 的几项不要。"""
     return {name: {"bytes": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
@@ -139,16 +156,6 @@ class Stage:
     def settle(self) -> None:
         """等网页上的改动都送到 Python、回话也收到了。点了、按了键之后再看小部件的属性，先等这一句。"""
         self.page.evaluate("() => window.stageSettle()")
-
-    def within_100_ms(self, what: str, measure) -> None:
-        """measure()（一串毫秒数）的下四分位数不超过 100 毫秒；慢的机器上，不超过 1,400 个朴素的方框排一次版的三倍（前后各量五次）。"""
-        chars = "天地玄黄宇宙洪荒日月盈昃辰宿列张" * 88
-        paces = self.page.evaluate(PACE, chars)
-        times = measure()
-        pace = statistics.median(paces + self.page.evaluate(PACE, chars))
-        quick, allowed = statistics.quantiles(times, n=4)[0], max(100, 3 * pace)
-        print(f"{what}：{quick:.0f} 毫秒，上限 {allowed:.0f}（朴素的方框 {pace:.0f}）{[round(x) for x in times]}")
-        assert quick <= allowed, what
 
     def open(self, content: str, folder: Path) -> None:
         """打开一段网页。"""

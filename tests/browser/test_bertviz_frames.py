@@ -12,8 +12,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 import lab  # noqa: E402
 from test_bertviz_views import HOSTILE, PAIR, TEXT, words  # noqa: E402
 
-from utils.bertviz_views import bertviz_frame  # noqa: E402
-from utils.tokenization import build_tokenizer  # noqa: E402
+from utils.tokenization.tokenizer import build_tokenizer  # noqa: E402
+from utils.views.bertviz.views import bertviz_frame  # noqa: E402
 
 pytestmark = pytest.mark.skipif(lab.why_not() is not None, reason=f"跳过浏览器测试：{lab.why_not()}")
 L, H, T = 3, 4, 10  # TEXT 有 8 个字，加上 [CLS] 和 [SEP]

@@ -1,6 +1,6 @@
 """真的浏览器、断网：每一本 notebook 用新的内核全部运行，不报错、不联网，图和小部件都真的画出来，拨一下控件，图就变。
 
-notebooks/ 里的每一本都在内，新添的自己会加进来。按编号依次运行，内核共用一个产物文件夹，后面的会用到前面练出来的模型，
+notebooks/ 里的每一本都在内，新添的自己会加进来。按路的次序依次运行，内核共用一个产物文件夹，后面的会用到前面练出来的模型，
 所以这里跑过的，test_notebooks.py 不在内核里再跑一遍（见 sharing.py）。不想跑：-m 'not browser_notebooks'。
 """
 
@@ -14,9 +14,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import chain  # noqa: E402
 import lab  # noqa: E402
+import sharing  # noqa: E402
 
-NOTEBOOKS = sorted((lab.ROOT / "notebooks").glob("*.ipynb"))
-IN_NOTEBOOK7 = [book for book in NOTEBOOKS if book.name[:2] in ("00", "03")]   # 有小部件、跑得快的两本
+from utils.road import road  # noqa: E402
+
+NOTEBOOKS = [path for stop in road() if (path := lab.ROOT / "notebooks" / f"{stop.name}.ipynb").exists()]
+IN_NOTEBOOK7 = [book for book in NOTEBOOKS if sharing.topic_of(book) in ("start", "self_attention")]   # 有小部件、跑得快的两本
 CASES = [*(("lab", book) for book in NOTEBOOKS), *(("notebook", book) for book in IN_NOTEBOOK7)]
 WHOLE = {"notebook-extension/tracker": {"windowingMode": "none"}}              # 屏幕外的单元格也留在页面里，才数得全
 pytestmark = [pytest.mark.browser_notebooks,
@@ -140,7 +143,8 @@ def move_in_a_frame(inside) -> bool:
 
 
 # 每本里至少有几个能动的：小部件、bertviz 的框；少了就是没画出来
-LIVELY = {"00": (1, 0), "02": (1, 0), "03": (2, 0), "06": (1, 0), "07": (2, 3), "09": (1, 0)}
+LIVELY = {"start": (1, 0), "tokenization": (1, 0), "self_attention": (2, 0), "mlm_pretraining": (1, 0), "attention_visualization": (2, 3),
+          "generation": (1, 0)}
 
 
 @pytest.mark.parametrize("app, notebook", CASES, ids=[f"{app}-{book.stem}" for app, book in CASES])
@@ -157,7 +161,7 @@ def test_run_all_draws_everything_without_the_network(open_app, app, notebook, r
     opened.run_all()
     try:
         assert opened.cell_errors() == []
-        links = chain.broken_links(notebook.stem, chain.came_before(request.node), opened.said(), opened.outputs / "smoke")
+        links = chain.broken_links(sharing.topic_of(notebook), chain.came_before(request.node), opened.said(), opened.outputs / "smoke")
         assert links == []
         print(f"{app} {notebook.stem}：全部运行 {time.monotonic() - began:.0f} 秒")
         survey = settled(opened)
@@ -165,7 +169,7 @@ def test_run_all_draws_everything_without_the_network(open_app, app, notebook, r
         frames = opened.page.query_selector_all("iframe[srcdoc]")
         still = [f"第 {n} 个框" for n, handle in enumerate(frames) if not move_in_a_frame(handle.content_frame())]
         widgets = [one for one in survey if one["kind"] == "widget"]
-        least = LIVELY.get(notebook.name[:2], (0, 0))
+        least = LIVELY.get(sharing.topic_of(notebook), (0, 0))
         assert len([one for one in widgets if one["controls"]]) >= least[0] and len(frames) >= least[1]
         for one in widgets:
             node = opened.page.evaluate_handle(NODE, [one["cell"], one["output"]]).as_element()
@@ -181,7 +185,7 @@ def test_run_all_draws_everything_without_the_network(open_app, app, notebook, r
 
 
 def test_every_notebook_is_covered():
-    written = {path.stem for path in (lab.ROOT / "notebooks" / "src").glob("[0-9]*.py")}
+    written = {stop.name for stop in road() if (lab.ROOT / "notebooks" / "src" / f"{stop.topic}.py").exists()}
     covered = {book.stem for app, book in CASES if app == "lab"}
     assert covered == written & {book.stem for book in NOTEBOOKS} and len(covered) >= 8
     assert len(IN_NOTEBOOK7) == 2

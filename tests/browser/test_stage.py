@@ -17,14 +17,14 @@ from test_attention import SENTENCE, tiny_bert  # noqa: E402
 from test_bertviz_views import PAIR, TEXT  # noqa: E402
 from test_widgets import COMMON, HOSTILE, uniform  # noqa: E402
 
-from utils.attention import HeadVectors  # noqa: E402
-from utils.bertviz_views import bertviz_html  # noqa: E402
-from utils.plotting import figure_png, use_chinese_font  # noqa: E402
-from utils.stepper import AttentionStepper  # noqa: E402
-from utils.token_view import tokens_html  # noqa: E402
-from utils.tokenization import GRANULARITIES, build_tokenizer  # noqa: E402
-from utils.web_fonts import font_face, font_style  # noqa: E402
-from utils.widgets import AttentionWidget  # noqa: E402
+from utils.analysis.reading import HeadVectors  # noqa: E402
+from utils.display.plotting import figure_png, use_chinese_font  # noqa: E402
+from utils.display.web_fonts import font_face, font_style  # noqa: E402
+from utils.tokenization.tokenizer import GRANULARITIES, build_tokenizer  # noqa: E402
+from utils.views.bertviz.views import bertviz_html  # noqa: E402
+from utils.views.figures.tokens import tokens_html  # noqa: E402
+from utils.views.widgets.attention import AttentionWidget  # noqa: E402
+from utils.views.widgets.stepper import AttentionStepper  # noqa: E402
 
 pytestmark = pytest.mark.skipif(lab.why_not() is not None, reason=f"跳过浏览器测试：{lab.why_not()}")
 NEW = "今天是个好日子鑫淼"
@@ -192,7 +192,7 @@ SHOW = """async (pictures) => {
 
 
 def test_both_playgrounds_redraw_within_100_ms(scene, tmp_path):
-    """02：最长的 200 个字，八种粒度；06：一张图。从网页收到新内容，到排好版，在 100 毫秒之内。"""
+    """tokenization：最长的 200 个字，八种粒度；mlm_pretraining：一张图。从网页收到新内容，到排好版，在 100 毫秒之内。"""
     text = (COMMON * 4)[:200]
     tokenizers = {name: build_tokenizer(name, [text]) for name in GRANULARITIES}
     pages = [tokens_html(tokenizers, text[n:] + text[:n]) for n in range(5)]
@@ -204,9 +204,9 @@ def test_both_playgrounds_redraw_within_100_ms(scene, tmp_path):
         ax.barh(list(text[n:n + 8]), range(1, 9))
         pictures.append(base64.b64encode(figure_png(figure)).decode())
     scene.open('<meta charset="utf-8"><div id="play" class="course-font"></div><img id="picture">', tmp_path)
-    scene.within_100_ms("02 的操场重画", lambda: scene.page.evaluate(PLAY, [pages, fonts]))
+    stage.within_100_ms(scene.page, "02 的操场重画", lambda: scene.page.evaluate(PLAY, [pages, fonts]))
     assert scene.page.locator("#play .course-tok").count() > 1200
-    scene.within_100_ms("06 的操场重画", lambda: scene.page.evaluate(SHOW, pictures))
+    stage.within_100_ms(scene.page, "06 的操场重画", lambda: scene.page.evaluate(SHOW, pictures))
 
 
 REDRAW = """(steps) => steps.map(([name, value]) => {
@@ -221,5 +221,5 @@ REDRAW = """(steps) => steps.map(([name, value]) => {
 def test_the_stepper_redraws_64_tokens_of_64_dimensions_within_100_ms(scene, tmp_path):
     scene.show(AttentionStepper(vectors(COMMON, 64, causal=True), token=60, step=4), tmp_path)
     steps = [["token", 7 * n % 60] for n in range(1, 12)] + [["step", n] for n in (0, 2, 4, 1, 3)]
-    scene.within_100_ms("步进图重画", lambda: scene.page.evaluate(REDRAW, steps))
+    stage.within_100_ms(scene.page, "步进图重画", lambda: scene.page.evaluate(REDRAW, steps))
     assert scene.page.locator(".hz-picture *").count() < 1500

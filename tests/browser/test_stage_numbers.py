@@ -19,10 +19,10 @@ import stage  # noqa: E402
 from test_attention import SENTENCE, tiny_bert  # noqa: E402
 from test_widgets import HOSTILE  # noqa: E402
 
-from utils.attention import Attentions, HeadVectors, attention_steps  # noqa: E402
-from utils.stepper import AttentionStepper  # noqa: E402
-from utils.tokenization import build_tokenizer  # noqa: E402
-from utils.widgets import AttentionWidget, to_uint8  # noqa: E402
+from utils.analysis.reading import Attentions, HeadVectors, attention_steps  # noqa: E402
+from utils.tokenization.tokenizer import build_tokenizer  # noqa: E402
+from utils.views.widgets.attention import AttentionWidget, to_uint8  # noqa: E402
+from utils.views.widgets.stepper import AttentionStepper  # noqa: E402
 
 pytestmark = pytest.mark.skipif(lab.why_not() is not None, reason=f"跳过浏览器测试：{lab.why_not()}")
 L, H, NAMES = 3, 4, ["[CLS]", "=1+1", "今", "天", "晴", "[SEP]"]

@@ -15,11 +15,11 @@ import stage  # noqa: E402
 from test_studio import make  # noqa: E402
 from test_widgets import COMMON, HOSTILE  # noqa: E402
 
-from utils import studio as S  # noqa: E402
-from utils.corpus import generate  # noqa: E402
-from utils.fact_marks import fact_marks  # noqa: E402
-from utils.facts import check_facts  # noqa: E402
-from utils.generation import Candidate, Step  # noqa: E402
+from utils.corpus.facts import check_facts  # noqa: E402
+from utils.corpus.news import generate  # noqa: E402
+from utils.generation.writing import Candidate, Step  # noqa: E402
+from utils.views.figures.fact_marks import fact_marks  # noqa: E402
+from utils.views.widgets import studio as S  # noqa: E402
 
 pytestmark = pytest.mark.skipif(lab.why_not() is not None, reason=f"跳过浏览器测试：{lab.why_not()}")
 INTRO, BODY = (generate("test", 1)[0][name] for name in ("intro", "body"))
@@ -359,4 +359,4 @@ def test_a_240_character_article_is_redrawn_within_100_ms(scene, made, written, 
     kinds = {"整篇": [shorter, whole | {"font": ""}, shorter, whole | {"font": ""}, shorter], "新字": last,
              "点一个字": [{"click": n} for n in (3, 50, 120, 200, 231)]}
     for kind, messages in kinds.items():
-        scene.within_100_ms(f"写作台重画，{kind}", lambda messages=messages: scene.page.evaluate(REDRAW, messages))
+        stage.within_100_ms(scene.page, f"写作台重画，{kind}", lambda messages=messages: scene.page.evaluate(REDRAW, messages))

@@ -14,7 +14,7 @@ import lab  # noqa: E402
 pytestmark = pytest.mark.skipif(lab.why_not() is not None, reason=f"跳过浏览器测试：{lab.why_not()}")
 
 CODE = '''import sys; sys.path.insert(0, "..")
-from utils.token_view import count_tokens, token_playground
+from utils.views.figures.tokens import count_tokens, token_playground
 from utils.tokenization import GRANULARITIES, build_tokenizer
 texts = ["今天是个好天气，杭州队战胜了上海队。今天杭州的天气好。"] * 4
 tokenizers = {name: build_tokenizer(name, texts) for name in GRANULARITIES}

@@ -8,10 +8,11 @@ from nbformat.v4 import new_code_cell, new_notebook
 SETUP = '''import sys; sys.path.insert(0, "..")
 import torch
 from transformers import BertConfig, BertForMaskedLM
-from utils.attention import Attentions
-from utils.plotting import use_chinese_font
+from utils.analysis import Attentions
+from utils.display import use_chinese_font
 from utils.tokenization import build_tokenizer
-from utils.widgets import AttentionWidget, show_attention, show_stepper
+from utils.views import show_attention, show_stepper
+from utils.views.widgets.attention import AttentionWidget
 use_chinese_font()
 text = "昨天晚上，北京队以三比一战胜了上海队。"
 tokenizer = build_tokenizer("char", [text + "今天是个好日子<>script/$"])
@@ -29,9 +30,9 @@ COMPARE = 'show_attention(model, tokenizer, text, layer=1, head=2, compare=other
 STUDIO = '''import sys; sys.path.insert(0, "..")
 import torch; torch.set_num_threads(1)
 from transformers import BertLMHeadModel
-from utils.checkpoints import load_checkpoint
+from utils.models.checkpoints import load_checkpoint
 from utils.corpus import generate
-from utils.studio import Studio
+from utils.views.widgets.studio import Studio
 model, tokenizer, _ = load_checkpoint("clm", BertLMHeadModel, prefer="shipped", is_decoder=True)
 intro = generate("test", 1)[0]["intro"]
 studio = Studio(model, tokenizer, intro + "\\n")
