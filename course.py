@@ -61,7 +61,7 @@ HELP = """\
 例子
   {me} lab
   {me} lab -- --no-browser --port 8899
-  {me} run 02 03 --preset smoke
+  {me} run 02 self_attention --preset smoke     （NN 写编号或题目）
   {me} test -- -m "not notebooks"
   {me} pack windows-3.12 macos-3.12
   {me} lab --offline

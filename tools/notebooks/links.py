@@ -25,13 +25,13 @@ ASIDE = re.compile(r"(`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$)", re.S)       # 行内�
 Change = Callable[[re.Match], str]
 
 
-def _prose(text: str, change: Change) -> str:
-    """对文字里的每个记号做 change：代码块里只看注释，行内代码和公式不看。"""
+def _prose(text: str, change: Change, in_code: Change) -> str:
+    """对文字里的每个记号做 change，行内代码和公式不看；代码块（折叠的答案）里只看注释，做 in_code。"""
     parts = FENCE.split(text)
     for at, part in enumerate(parts):
         if at % 2:
             head, _, body = part.partition("\n")
-            parts[at] = f"{head}\n{_code(body, change)}"
+            parts[at] = f"{head}\n{_code(body, in_code)}"
         else:
             bits = ASIDE.split(part)
             bits[::2] = [LINK.sub(change, bit) for bit in bits[::2]]
@@ -78,10 +78,8 @@ def resolve(cells: Iterable[NotebookNode], stops: tuple[Stop, ...], topic: str =
 
     cells = list(cells)
     for cell in cells:
-        if cell.cell_type == "markdown":                  # 折叠的答案里有代码块：注释里的不成为链接
-            parts = FENCE.split(cell.source)
-            parts = [_prose(part, word if at % 2 else link) for at, part in enumerate(parts)]
-            cell.source = "".join(parts)
+        if cell.cell_type == "markdown":
+            cell.source = _prose(cell.source, link, word)
         elif cell.cell_type == "code":
             cell.source = _code(cell.source, word)
     if cells and topic in names:
@@ -98,7 +96,10 @@ def unknown(cells: Iterable[NotebookNode]) -> list[str]:
         return match[0]
 
     for cell in cells:
-        (_prose if cell.cell_type == "markdown" else _code)(cell.source, note)
+        if cell.cell_type == "markdown":
+            _prose(cell.source, note, note)
+        else:
+            _code(cell.source, note)
     return list(dict.fromkeys(found))
 
 

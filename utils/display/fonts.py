@@ -18,7 +18,6 @@ FAMILY = "CourseSansSC"
 FONT_FILE = DATA / "fonts" / "CourseSansSC-Regular.otf"
 
 
-
 def visible(token: str) -> str:
     """让看不见的字符看得见：空格写成 ␣,换行写成 ⏎,控制符与方向符写成 U+XXXX。"""
     known = {" ": "␣", "\n": "⏎", "\t": "⇥", "\u3000": "␣"}

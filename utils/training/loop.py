@@ -17,12 +17,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import (
-    BertLMHeadModel,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import BertLMHeadModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import ProgressCallback as TqdmCallback
 

@@ -8,12 +8,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import (
-    BertForMaskedLM,
-    BertLMHeadModel,
-    PreTrainedModel,
-    TrainingArguments,
-)
+from transformers import BertForMaskedLM, BertLMHeadModel, PreTrainedModel, TrainingArguments
 from transformers.modeling_outputs import MaskedLMOutput
 
 from utils.tokenization.tokenizer import IGNORE, check_vocabulary
